@@ -1,0 +1,232 @@
+"""What a job is. Pure: no I/O, no clock; all changes of a job's state go through here.
+
+Units everywhere: bytes, microseconds (times are microseconds since the epoch,
+UTC), bytes or operations per second. A limit of None is "not limited".
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from workerd.errors import WrongState
+
+ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+ID_LENGTH = 10
+
+
+class State(enum.StrEnum):
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    FINISHED = "finished"
+
+
+class Reason(enum.StrEnum):
+    """Why a job is finished."""
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    STOPPED = "stopped"
+    START_FAILED = "start-failed"
+    LOST = "lost"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.STARTING, State.FINISHED}),
+    State.STARTING: frozenset({State.RUNNING, State.STOPPING, State.FINISHED}),
+    State.RUNNING: frozenset({State.PAUSED, State.STOPPING, State.FINISHED}),
+    State.PAUSED: frozenset({State.RUNNING, State.STOPPING, State.FINISHED}),
+    State.STOPPING: frozenset({State.FINISHED}),
+    State.FINISHED: frozenset(),
+}
+
+PositiveInt = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Weight = Annotated[int, Meta(ge=1, le=10_000)]
+Text = Annotated[str, Meta(max_length=4096)]
+JobName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=64)]
+
+
+class IoLimit(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """io.max of one device. `device` is a path on the file system meant, a device
+    node, or MAJOR:MINOR; None means every disk of the machine."""
+
+    device: Text | None = None
+    read_bps: PositiveInt | None = None
+    write_bps: PositiveInt | None = None
+    read_iops: PositiveInt | None = None
+    write_iops: PositiveInt | None = None
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a job may use (kernel: Documentation/admin-guide/cgroup-v2.rst)."""
+
+    memory: PositiveInt | None = None
+    """bytes; memory.max"""
+    swap: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    """bytes; memory.swap.max. None with a memory limit means 0"""
+    cpus: Annotated[float, Meta(gt=0, le=100_000)] | None = None
+    """CPUs' worth of time; cpu.max"""
+    cpu_weight: Weight | None = None
+    cpuset: Annotated[str, Meta(pattern=r"\A[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*\Z", max_length=1024)] | None = None
+    """a list of CPUs such as 0-3,6; cpuset.cpus"""
+    pids: Annotated[int, Meta(ge=1, le=4_194_303)] | None = None
+    """processes and threads of the command (pids.max is one more, for PID 1)"""
+    io: Annotated[tuple[IoLimit, ...], Meta(max_length=64)] = ()
+    io_weight: Weight | None = None
+
+
+class MountKind(enum.StrEnum):
+    RW = "rw"
+    RO = "ro"
+    BIND = "bind"
+    BIND_RO = "bind-ro"
+    TMPFS = "tmpfs"
+
+
+class Mount(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One change to the job's view of the file system, in the order given.
+
+    rw, ro: `target` itself, writable or not. bind, bind-ro: the caller's `source`
+    appears at `target`. tmpfs: an empty one of `size` bytes at `target`.
+    """
+
+    kind: MountKind
+    target: Text
+    source: Text | None = None
+    size: PositiveInt | None = None
+
+
+class Net(enum.StrEnum):
+    NONE = "none"
+    BRIDGE = "bridge"
+    HOST = "host"
+
+
+class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What to run and how, as the caller asked for it. The environment travels and
+    is stored beside it, so that showing a job never shows its secrets."""
+
+    argv: Annotated[tuple[str, ...], Meta(min_length=1)]
+    cwd: Text = "/"
+    name: JobName | None = None
+    limits: Limits = Limits()
+    net: Net = Net.NONE
+    hostname: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z", max_length=64)] | None = None
+    mounts: Annotated[tuple[Mount, ...], Meta(max_length=256)] = ()
+    rootfs: Text | None = None
+    read_only: bool = False
+    umask: Annotated[int, Meta(ge=0, le=0o777)] = 0o022
+    max_output: PositiveInt | None = None
+    """bytes of output kept; None means the policy's default"""
+    stop_signal: Annotated[int, Meta(ge=1, le=64)] = 15
+    grace: Annotated[int, Meta(ge=0, le=86_400_000_000)] = 10_000_000
+    """microseconds between the stop signal and SIGKILL"""
+
+
+class Usage(Struct, frozen=True, omit_defaults=True):
+    """What a job has used; None where the host has no such account."""
+
+    cpu_usec: int | None = None
+    cpu_user_usec: int | None = None
+    cpu_system_usec: int | None = None
+    throttled_usec: int | None = None
+    throttled_periods: int | None = None
+    memory_current: int | None = None
+    memory_peak: int | None = None
+    swap_peak: int | None = None
+    memory_max_hits: int | None = None
+    """times that memory.max was reached (memory.events: max)"""
+    oom_kills: int | None = None
+    io_read_bytes: int | None = None
+    io_write_bytes: int | None = None
+    pids_current: int | None = None
+    pids_peak: int | None = None
+    pids_max_hits: int | None = None
+    cpu_pressure_usec: int | None = None
+    memory_pressure_usec: int | None = None
+    io_pressure_usec: int | None = None
+    """PSI `some` totals"""
+
+
+class StartError(Struct, frozen=True):
+    """The step of a launch that failed, its errno (0 for none), and in words."""
+
+    step: str
+    errno: int
+    message: str
+
+
+class Job(Struct, frozen=True, omit_defaults=True):
+    """A job as it is recorded and shown."""
+
+    id: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    spec: JobSpec
+    state: State
+    created: int
+    started: int | None = None
+    finished: int | None = None
+    reason: Reason | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str | None = None
+    """a word or two on the reason, such as `reboot` for a lost job"""
+    start_error: StartError | None = None
+    stop_requested: bool = False
+    effective: Limits | None = None
+    """the limits as read back from the kernel"""
+    warnings: tuple[str, ...] = ()
+    usage: Usage | None = None
+    output_end: int | None = None
+    """bytes of output in all, once finished"""
+    pid: int | None = None
+    """the job's PID 1 as the host sees it"""
+    pid_start: int | None = None
+    """its start time in clock ticks since boot (proc_pid_stat(5), field 22)"""
+    boot_id: str | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether it holds, or may hold, processes."""
+        return self.state not in (State.QUEUED, State.FINISHED)
+
+
+def new_id() -> str:
+    """50 random bits; the caller checks that the id is free."""
+    return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+
+
+def change(job: Job, state: State, **fields: object) -> Job:
+    """The job in its new state. Raises WrongState, and changes nothing, where
+    TRANSITIONS has no such step."""
+    if state not in TRANSITIONS[job.state]:
+        raise WrongState(f"job {job.id} is {job.state}; it cannot become {state}", id=job.id, state=job.state)
+    return msgspec.structs.replace(job, state=state, **fields)
+
+
+def shell_code(job: Job) -> int:
+    """The exit code that a shell would give for a finished job."""
+    if job.reason is Reason.TIMEOUT:
+        return 124
+    if job.reason is Reason.START_FAILED:
+        return _start_failed_code(job.start_error)
+    if job.signal is not None:
+        return 128 + job.signal
+    return job.exit_code if job.exit_code is not None else 125
+
+
+def _start_failed_code(error: StartError | None) -> int:
+    if error is None or error.step != "exec":
+        return 125
+    return 127 if error.errno == 2 else 126

@@ -1,0 +1,290 @@
+"""The RPC's structs, its method table and its framing. No I/O.
+
+JSON-RPC 2.0, one object (or batch) per line, UTF-8. A method's parameters and
+result are msgspec Structs; METHODS names them all, and the reference page is
+made from it. File descriptors ride on the message that speaks of them: `fds`
+in its params or result says how many are its own, in order.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from workerd import errors
+from workerd.job import Job, JobSpec, Limits, State
+
+MAX_REQUEST = 1 << 20
+"""bytes in one line, its newline included"""
+MAX_FDS = 16
+"""descriptors that may ride on one message"""
+DEFAULT_SOCKET = "/run/workerd/workerd.sock"
+
+JobRef = Annotated[str, Meta(min_length=1, max_length=64)]
+"""an id, a unique prefix of one, or a name"""
+Micros = Annotated[int, Meta(ge=0, le=2**62)]
+Signal = Annotated[int, Meta(ge=1, le=64)]
+Fds = Annotated[int, Meta(ge=0, le=MAX_FDS)]
+
+
+class Params(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of all parameters."""
+
+
+class RunParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    spec: JobSpec
+    env: dict[str, str] = {}
+    """the command's whole environment; the daemon adds WORKER_JOB_ID"""
+    stdin: bool = False
+    """whether the one fd of this message is the command's standard input"""
+    fds: Fds = 0
+
+
+class JobParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    id: JobRef
+
+
+class ListParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    all: bool = False
+    """finished jobs too"""
+    states: tuple[State, ...] = ()
+    """only these; overrides `all`"""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    before: JobRef | None = None
+    """go on with the jobs older than this one (`next` of the last answer)"""
+
+
+class WaitParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    ids: Annotated[tuple[JobRef, ...], Meta(min_length=1, max_length=10_000)]
+    any: bool = False
+    """answer when the first of them is finished, not the last"""
+    timeout: Micros | None = None
+
+
+class StopParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    id: JobRef
+    signal: Signal | None = None
+    grace: Micros | None = None
+
+
+class KillParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    id: JobRef
+    signal: Signal = 9
+    all: bool = False
+    """every process of the job, not only its command"""
+
+
+class OutputWaitParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    id: JobRef
+    offset: Annotated[int, Meta(ge=0)] = 0
+    timeout: Micros | None = None
+
+
+class OutputReadParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    id: JobRef
+    offset: Annotated[int, Meta(ge=0)] = 0
+    length: Annotated[int, Meta(ge=1, le=512 * 1024)] = 256 * 1024
+    stream: Annotated[int, Meta(ge=1, le=2)] | None = None
+    """1 or 2: only standard output or error"""
+
+
+class InfoParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    pass
+
+
+class RunResult(Struct, frozen=True, omit_defaults=True):
+    id: str
+    state: State
+    warnings: tuple[str, ...] = ()
+
+
+class ListResult(Struct, frozen=True, omit_defaults=True):
+    jobs: tuple[Job, ...]
+    """newest first"""
+    next: str | None = None
+    """give it as `before` for the rest; None when there is no more"""
+
+
+class WaitResult(Struct, frozen=True, omit_defaults=True):
+    finished: tuple[Job, ...]
+    pending: tuple[str, ...] = ()
+    """the ids that the time did not suffice for"""
+
+
+class OutputOpenResult(Struct, frozen=True, omit_defaults=True):
+    """Two fds, read only: the log and its index (workerd.output has the layout)."""
+
+    id: str
+    start: int
+    """offset of the first byte kept"""
+    end: int
+    finished: bool
+    fds: Fds = 2
+
+
+class OutputWaitResult(Struct, frozen=True, omit_defaults=True):
+    start: int
+    end: int
+    finished: bool
+    """nothing will come after `end`"""
+
+
+class OutputReadResult(Struct, frozen=True, omit_defaults=True):
+    data: bytes
+    """base64 on the wire"""
+    offset: int
+    """where `data` begins: later than asked for if bytes are gone"""
+    next: int
+    """the offset to ask for next"""
+    finished: bool
+    """nothing will come after `next`"""
+
+
+class InfoResult(Struct, frozen=True, omit_defaults=True):
+    version: str
+    pid: int
+    boot_id: str
+    started: int
+    socket: str
+    state_dir: str
+    cgroup: str
+    controllers: tuple[str, ...]
+    missing_controllers: tuple[str, ...]
+    jobs_live: int
+    jobs_finished: int
+    uid: int
+    """the caller as the daemon sees it"""
+    admin: bool
+    defaults: Limits = Limits()
+
+
+class Method(NamedTuple):
+    params: type[Params]
+    result: type[Any]
+    doc: str
+
+
+METHODS: dict[str, Method] = {
+    "job.run": Method(RunParams, RunResult, "Start a job; answers when its command runs."),
+    "job.status": Method(JobParams, Job, "One job, with its usage so far."),
+    "job.list": Method(ListParams, ListResult, "The caller's jobs (an admin's: everybody's)."),
+    "job.wait": Method(WaitParams, WaitResult, "Answers when the jobs are finished."),
+    "job.stop": Method(StopParams, Job, "Stop signal, grace, SIGKILL; answers when finished."),
+    "job.kill": Method(KillParams, Job, "Send a signal to the command."),
+    "output.open": Method(JobParams, OutputOpenResult, "Read-only fds of the log and its index."),
+    "output.wait": Method(OutputWaitParams, OutputWaitResult, "Answers when there is output past `offset`, or no more to come."),
+    "output.read": Method(OutputReadParams, OutputReadResult, "A piece of the output."),
+    "daemon.info": Method(InfoParams, InfoResult, "What the daemon is and what it can do."),
+}
+
+RequestId = int | str | None
+
+
+class Request(Struct, frozen=True, forbid_unknown_fields=True):
+    """A request; a notification where `id` is unset."""
+
+    jsonrpc: Annotated[str, Meta(pattern=r"\A2\.0\Z")]
+    method: str
+    params: Raw = Raw(b"{}")
+    id: int | str | None | UnsetType = UNSET
+
+
+class ErrorObject(Struct, frozen=True, omit_defaults=True):
+    code: int
+    message: str
+    data: dict[str, Any] | None = None
+
+
+class Response(Struct, frozen=True):
+    """Exactly one of `result` and `error` is set."""
+
+    id: int | str | None
+    jsonrpc: str = "2.0"
+    result: Raw | UnsetType = UNSET
+    error: ErrorObject | UnsetType = UNSET
+
+
+class _IdOnly(Struct, frozen=True):
+    id: int | str | None = None
+
+
+class FdCount(Struct, frozen=True):
+    """How many fds a message's params or result claim."""
+
+    fds: Fds = 0
+
+
+_encoder = msgspec.json.Encoder()
+_id_decoder = msgspec.json.Decoder(_IdOnly)
+_request_decoder = msgspec.json.Decoder(Request)
+_batch_decoder = msgspec.json.Decoder(list[Raw])
+_params_decoders = {name: msgspec.json.Decoder(method.params) for name, method in METHODS.items()}
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def split_batch(line: bytes) -> list[Raw] | None:
+    """The members of a batch, or None where the line is no array.
+
+    Raises ParseError, or InvalidRequest for an empty batch.
+    """
+    if not line.lstrip(b" \t\r").startswith(b"["):
+        return None
+    try:
+        members = _batch_decoder.decode(line)
+    except _DECODE_ERRORS as error:
+        raise errors.ParseError(f"not JSON: {error}") from error
+    if not members:
+        raise errors.InvalidRequest("an empty batch")
+    return members
+
+
+def decode_request(data: bytes | Raw) -> Request:
+    """Raises ParseError or InvalidRequest; `recover_id` then finds the id."""
+    try:
+        return _request_decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise errors.InvalidRequest(f"not a JSON-RPC 2.0 request: {error}") from error
+    except _DECODE_ERRORS as error:
+        raise errors.ParseError(f"not JSON: {error}") from error
+
+
+def recover_id(data: bytes | Raw) -> RequestId:
+    """The id of a request that could not be decoded, or None."""
+    try:
+        return _id_decoder.decode(data).id
+    except _DECODE_ERRORS:
+        return None
+
+
+def decode_params(request: Request) -> Params:
+    """Raises MethodNotFound or InvalidParams."""
+    decoder = _params_decoders.get(request.method)
+    if decoder is None:
+        raise errors.MethodNotFound(f"no method {request.method!r}")
+    try:
+        return decoder.decode(request.params)
+    except _DECODE_ERRORS as error:
+        raise errors.InvalidParams(str(error)) from error
+
+
+def encode(message: Struct | list[Any] | dict[str, Any]) -> bytes:
+    """One line with its newline."""
+    return _encoder.encode(message) + b"\n"
+
+
+def encode_result(request_id: RequestId, result: Struct) -> bytes:
+    return encode(Response(id=request_id, result=Raw(_encoder.encode(result))))
+
+
+def encode_error(request_id: RequestId, error: errors.WorkerError) -> bytes:
+    data = {"kind": error.kind, **error.data}
+    return encode(Response(id=request_id, error=ErrorObject(error.code, error.message, data)))
+
+
+def error_from(answer: ErrorObject) -> errors.WorkerError:
+    """The error that an answer stands for, as its own class again."""
+    data = dict(answer.data or {})
+    made = errors.BY_KIND.get(str(data.pop("kind", "")), errors.WorkerError)
+    return made(answer.message, **data)
