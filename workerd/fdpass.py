@@ -1,0 +1,71 @@
+"""File descriptors over a Unix socket (unix(7), SCM_RIGHTS; cmsg(3)).
+
+Used by the daemon (non-blocking) and by the client (blocking): whether a call
+waits is the socket's own setting. What must hold: every descriptor that
+arrives is close-on-exec, and on every path but the return it is closed here.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Iterable, Sequence
+
+from workerd.errors import InvalidRequest
+
+FD_SIZE = array.array("i").itemsize
+
+
+def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> int:
+    """Send what the socket takes of `data`; the bytes sent. `fds` ride on the
+    first byte: once this has returned they are gone, and stay the caller's to close.
+
+    Raises ValueError where there is no byte for them to ride on; OSError as
+    sendmsg(2) does (BlockingIOError: nothing was sent, fds neither).
+    """
+    if not fds:
+        return sock.send(data, socket.MSG_NOSIGNAL)
+    if not data:
+        raise ValueError("descriptors need a byte to ride on")
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+    return sock.sendmsg([data], [rights], socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket, bufsize: int, max_fds: int) -> tuple[bytes, list[int]]:
+    """One read: up to `bufsize` bytes (none at the end of the stream) and the
+    descriptors that came with them, now the caller's to close.
+
+    Raises InvalidRequest where more than `max_fds` came or some were lost (the
+    process is out of them): the bytes are gone as well, so the connection is of
+    no more use. OSError as recvmsg(2) does.
+    """
+    space = socket.CMSG_SPACE(max_fds * FD_SIZE) if max_fds else 0
+    data, ancillary, flags, _ = sock.recvmsg(bufsize, space, socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    try:
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds += _descriptors(content)
+        # CMSG_SPACE rounds up, so one descriptor too many can fit without MSG_CTRUNC.
+        if flags & socket.MSG_CTRUNC or len(fds) > max_fds:
+            raise InvalidRequest(f"more than {max_fds} file descriptors on one message, or some were lost")
+    except BaseException:
+        close_all(fds)
+        raise
+    return data, fds
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close each of them; one that fails does not keep the others open."""
+    for fd in fds:
+        try:
+            os.close(fd)
+        except OSError:
+            # EBADF is somebody's bug, EIO a file system's; the descriptor is gone either way (close(2)).
+            continue
+
+
+def _descriptors(content: bytes) -> list[int]:
+    whole = len(content) - len(content) % FD_SIZE
+    return array.array("i", content[:whole]).tolist()
