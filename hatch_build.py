@@ -1,0 +1,39 @@
+"""The wheel's build hook: compiles worker-init and tags the wheel for its architecture.
+
+One wheel serves every Python 3 and every Linux of that architecture: the binary
+is fully static, so it needs no libc at all. `manylinux_2_17` and `musllinux_1_1`
+promise "runs with this libc or a newer one", which holds for none; the plain
+`linux_<arch>` tag would hide the wheel from package indexes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+IN_PACKAGE = "workerd/init/worker-init"
+
+
+class WorkerInitHook(BuildHookInterface):  # type: ignore[type-arg, misc, unused-ignore]
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self.target_name != "wheel":
+            return
+        binary = _build_script(Path(self.root)).build()
+        arch = sysconfig.get_platform().removeprefix("linux-").replace("-", "_").replace(".", "_")
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-manylinux_2_17_{arch}.musllinux_1_1_{arch}"
+        if version != "editable":  # an editable install finds it in the tree
+            build_data["force_include"][str(binary)] = IN_PACKAGE
+
+
+def _build_script(root: Path) -> Any:
+    """workerd/init/build.py, by its path: the package itself needs what is not installed yet."""
+    spec = importlib.util.spec_from_file_location("worker_init_build", root / "workerd/init/build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
