@@ -1,0 +1,81 @@
+# worker: build, test, install. `make` alone lists what there is.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+# A folder of wheels to install from, instead of the package index.
+WHEELHOUSE ?=
+# The Python to use (default: found by scripts/find-python).
+PYTHON ?=
+# The Python versions that `make wheelhouse` fetches wheels for.
+WHEEL_PYTHONS ?= 3.11
+export PREFIX DESTDIR WHEELHOUSE PYTHON
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+INIT_SOURCES := $(wildcard workerd/init/*.c workerd/init/*.h)
+SCRIPTS := $(wildcard scripts/*) .ci/run
+PYTHON_SOURCES := $(wildcard workerd/*.py workerctl/*.py)
+
+.PHONY: help venv init lint test test-unit test-host test-system bench demo wheel wheelhouse install uninstall clean
+
+help: ## This list
+	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+
+demo: ## The five-minute tour, for real: on this machine or in a virtual one
+	scripts/demo-anywhere
+
+test: lint init ## All tests, and the linters
+	$(PYTEST)
+
+test-unit: venv init ## Tests that run anywhere
+	$(PYTEST) tests/unit
+
+test-host: venv init ## Tests that need root and cgroup2
+	$(PYTEST) tests/host
+
+test-system: venv init ## Tests in a virtual machine
+	$(PYTEST) tests/system
+
+lint: venv init ## ruff, mypy --strict, the C compilers' warnings, shellcheck
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict workerd workerctl hatch_build.py
+	$(BIN)/python workerd/init/build.py --analyze
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); else echo 'shellcheck: not installed, skipped'; fi
+
+bench: venv init ## Figures: launch, memory, output
+	$(BIN)/python tests/bench
+
+venv: $(VENV)/.made ## .venv with the editable install and the developers' tools
+
+$(VENV)/.made: pyproject.toml hatch_build.py
+	scripts/bootstrap
+	"$$(scripts/find-python)" -m venv $(VENV)
+	$(BIN)/pip install -qq --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+init: venv ## worker-init, and worker-init-asan for tests
+	$(BIN)/python workerd/init/build.py
+	$(BIN)/python workerd/init/build.py --sanitize
+
+wheel: venv ## The wheel, in dist/
+	rm -f dist/worker_jobs-*.whl
+	$(BIN)/pip wheel -qq --no-deps --no-build-isolation --wheel-dir dist .
+
+wheelhouse: wheel ## The wheel and all it depends on, in dist/wheelhouse/
+	for version in $(WHEEL_PYTHONS); do \
+	    $(BIN)/pip download -qq --disable-pip-version-check --python-version $$version --only-binary :all: \
+	        --dest dist/wheelhouse dist/worker_jobs-*.whl || exit 1; \
+	done
+
+install: ## Install under PREFIX; over a running worker it is an upgrade, and jobs go on
+	scripts/install
+
+uninstall: ## Undo install; jobs end; PURGE=1 removes state and configuration too
+	scripts/uninstall
+
+clean: ## Remove what was built here
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f workerd/init/worker-init workerd/init/worker-init-*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
