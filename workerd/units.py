@@ -36,7 +36,7 @@ def parse_size(text: str, *, minimum: int = 1) -> int:
     match = _SIZE.fullmatch(text)
     if match is None or (match[2] is not None and match[3] is None):
         raise ValueError(f"not a size: {text!r}; accepted are {SIZE_FORMS}")
-    unit = 1024 ** _SIZE_UNITS.index((match[3] or " ").upper())
+    unit = 1 << 10 * _SIZE_UNITS.index((match[3] or " ").upper())
     return _bounded(_scaled(match[1], match[2], unit), text, minimum, MAX_SIZE, f"size; accepted are {SIZE_FORMS}")
 
 
@@ -96,7 +96,8 @@ def _two_units(usec: int) -> str:
 
 def _scaled(whole: str, fraction: str | None, unit: int) -> int:
     fraction = fraction or ""
-    return int(whole + fraction) * unit // 10 ** len(fraction)
+    scale = int("1" + "0" * len(fraction))
+    return int(whole + fraction) * unit // scale
 
 
 def _bounded(value: int, text: str, minimum: int, maximum: int, what: str) -> int:

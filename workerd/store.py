@@ -1,0 +1,263 @@
+"""The record of all jobs: one SQLite file, state.db (design.md, part 9).
+
+What must hold. A committed change is there, whole, after a SIGKILL of this
+process at any point: it is in the page cache with the write. synchronous=NORMAL
+in WAL mode (sqlite.org/wal.html) does not wait for the disk at each commit,
+which would cost a job's start more than all the rest; after a power cut the last
+commits may be missing, never half there, and `sync` makes everything up to now
+durable: the supervisor calls it moments after an outcome was recorded.
+
+One process at a time (workerd.database has how the file is opened, locked and set
+aside when it cannot be used); one thread at a time: a lock of our own sees to it.
+No open statement or transaction outlives a call.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from workerd import errors
+from workerd.database import Schema, open_database, translated
+from workerd.job import ID_ALPHABET, Job, State
+
+_STATEMENTS = """
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    uid INTEGER NOT NULL,
+    name TEXT,
+    state TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    finished INTEGER,
+    record BLOB NOT NULL
+) STRICT;
+CREATE TABLE environs (id TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, env BLOB NOT NULL)
+    STRICT, WITHOUT ROWID;
+CREATE INDEX jobs_by_uid ON jobs (uid, seq);
+CREATE INDEX jobs_by_name ON jobs (name, seq) WHERE name IS NOT NULL;
+CREATE INDEX jobs_live ON jobs (seq) WHERE state != 'finished';
+CREATE INDEX jobs_finished ON jobs (finished, id) WHERE state = 'finished';
+"""
+"""The environment is apart because an update rewrites its whole row; AUTOINCREMENT
+so that a place in a listing is never given to another job."""
+
+_CANDIDATES = 5
+
+# Store has a method `list`, which hides the type within the class.
+Jobs = list[Job]
+Ids = list[str]
+Rows = list[tuple[Any, ...]]
+Values = list[Any]
+
+_encode = msgspec.json.Encoder().encode
+_decode_job = msgspec.json.Decoder(Job).decode
+_decode_env = msgspec.json.Decoder(dict[str, str]).decode
+
+
+def _verify(db: sqlite3.Connection) -> None:
+    """Every record that a restart will need can be read."""
+    for (record,) in db.execute("SELECT record FROM jobs WHERE state != 'finished'"):
+        _decode_job(record)
+
+
+SCHEMA = Schema(version=1, statements=_STATEMENTS, verify=_verify)
+
+
+class Store:
+    """Made by `open`. Beside what is said of each, every method raises Exhausted
+    where the disk is full or fails (the change was not made, and the store can
+    be used on), and InternalError where the file turns out to be damaged."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, *, created: bool, set_aside: Path | None) -> None:
+        self.path = path
+        self.created = created
+        """whether it is a new, empty one"""
+        self.set_aside = set_aside
+        """where the unusable file that this one replaces is now"""
+        self._db = db
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The store at `path`, made with mode 0600 where there is none; its directory
+        must be there. Raises Unavailable where another process has it open."""
+        opened = open_database(path, SCHEMA)
+        return cls(path, opened.db, created=opened.created, set_aside=opened.set_aside)
+
+    def close(self) -> None:
+        """Write everything back and let go of the file; can be called twice."""
+        with self._lock:
+            self._db.close()
+
+    def sync(self) -> None:
+        """Have everything committed so far on the disk. Waits for it, touches no
+        transaction, and so may be called in another thread than the rest."""
+        with translated(self.path), suppress(FileNotFoundError):
+            fd = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+
+    def insert(self, job: Job, env: dict[str, str]) -> None:
+        """Record a new job. Raises InternalError where the id is taken."""
+        with self._transaction() as db:
+            try:
+                db.execute(
+                    "INSERT INTO jobs (id, uid, name, state, created, finished, record) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (job.id, job.uid, job.spec.name, job.state.value, job.created, job.finished, _encode(job)),
+                )
+            except sqlite3.IntegrityError as error:
+                raise errors.InternalError(f"job {job.id} is already recorded", id=job.id) from error
+            db.execute("INSERT INTO environs (id, env) VALUES (?, ?)", (job.id, _encode(env)))
+
+    def update(self, job: Job) -> None:
+        """Raises NoSuchJob."""
+        self.update_many((job,))
+
+    def update_many(self, jobs: Iterable[Job]) -> None:
+        """All of them or none. Raises NoSuchJob."""
+        with self._transaction() as db:
+            for job in jobs:
+                done = db.execute(
+                    "UPDATE jobs SET name = ?, state = ?, finished = ?, record = ? WHERE id = ?",
+                    (job.spec.name, job.state.value, job.finished, _encode(job), job.id),
+                )
+                if done.rowcount != 1:
+                    raise _no_such_job(job.id)
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Forget these jobs, all or none; ids that are not there are no error."""
+        with self._transaction() as db:
+            db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in ids])
+
+    def get(self, job_id: str) -> Job:
+        """Raises NoSuchJob."""
+        rows = self._rows("SELECT record FROM jobs WHERE id = ?", (job_id,))
+        if not rows:
+            raise _no_such_job(job_id)
+        return _job(rows[0][0])
+
+    def environ(self, job_id: str) -> dict[str, str]:
+        """The environment that the job was admitted with. Raises NoSuchJob."""
+        rows = self._rows("SELECT env FROM environs WHERE id = ?", (job_id,))
+        if not rows:
+            raise _no_such_job(job_id)
+        return _decode_env(rows[0][0])
+
+    def live(self) -> Jobs:
+        """All that is not finished (queued too), oldest first."""
+        rows = self._rows("SELECT record FROM jobs INDEXED BY jobs_live WHERE state != 'finished' ORDER BY seq")
+        return [_job(record) for (record,) in rows]
+
+    def list(
+        self, uid: int | None, states: Collection[State] = (), limit: int = 1000, before: str | None = None
+    ) -> Jobs:
+        """Newest first: one user's jobs or, without a uid, everybody's; in these states,
+        or any; at most `limit`; older than the job whose full id is `before`.
+        Raises NoSuchJob where that user has no job `before`."""
+        # Few jobs are not finished, so that index makes the common listings short; the
+        # others meet a finished job wherever they look.
+        few = bool(states) and State.FINISHED not in states
+        where, values = ["state != 'finished'"] if few else [], Values()
+        if uid is not None:
+            where.append("uid = ?")
+            values.append(uid)
+        if states:
+            where.append(f"state IN ({', '.join('?' * len(states))})")
+            values += [state.value for state in states]
+        if before is not None:
+            where.append("seq < ?")
+            values.append(self._seq(uid, before))
+        index = "INDEXED BY jobs_live" if few else "" if uid is None else "INDEXED BY jobs_by_uid"
+        condition = f"WHERE {' AND '.join(where)}" if where else ""
+        query = f"SELECT record FROM jobs {index} {condition} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - no text of others
+        return [_job(record) for (record,) in self._rows(query, (*values, limit))]
+
+    def find(self, uid: int | None, ref: str) -> Job:
+        """The job that `ref` means among one user's or, without a uid, everybody's: a
+        full id; else a name, of a job that is not finished before the newest that is;
+        else the only id that begins so. Raises NoSuchJob, the same for what is
+        not there and for what is somebody else's, or AmbiguousId."""
+        mine, values = ("", ()) if uid is None else (" AND uid = ?", (uid,))
+        rows = self._rows(f"SELECT record FROM jobs WHERE id = ?{mine}", (ref, *values))  # noqa: S608
+        if not rows:
+            rows = self._named(mine, values, ref)
+        if not rows and ref and set(ref) <= set(ID_ALPHABET):
+            end = ref[:-1] + chr(ord(ref[-1]) + 1)
+            query = f"SELECT record FROM jobs WHERE id >= ? AND id < ?{mine} ORDER BY id LIMIT {_CANDIDATES + 1}"  # noqa: S608
+            rows = self._rows(query, (ref, end, *values))
+        if not rows:
+            raise _no_such_job(ref)
+        if len(rows) > 1:
+            raise _ambiguous(ref, [_job(record) for (record,) in rows])
+        return _job(rows[0][0])
+
+    def finished_count(self) -> int:
+        (count,) = self._rows("SELECT count(*) FROM jobs INDEXED BY jobs_finished WHERE state = 'finished'")[0]
+        return int(count)
+
+    def prune_candidates(self, count: int, age_before: int) -> Ids:
+        """The ids of the finished jobs that are beyond the newest `count`, or that
+        finished before `age_before` (microseconds since the epoch); oldest first."""
+        over = max(0, self.finished_count() - count)
+        query = """
+            SELECT * FROM (SELECT id, finished FROM jobs WHERE state = 'finished' ORDER BY finished, id LIMIT ?)
+            UNION SELECT id, finished FROM jobs WHERE state = 'finished' AND finished < ? ORDER BY 2, 1
+        """
+        return [row[0] for row in self._rows(query, (over, age_before))]
+
+    def _named(self, mine: str, values: tuple[int, ...], name: str) -> Rows:
+        """Several that are not finished are several answers: the caller must choose."""
+        query = "SELECT record, state FROM jobs WHERE name = ?{} AND state {} 'finished' ORDER BY seq DESC LIMIT {}"
+        rows = self._rows(query.format(mine, "!=", _CANDIDATES + 1), (name, *values))
+        rows = rows or self._rows(query.format(mine, "=", 1), (name, *values))
+        return [(record,) for record, _ in rows]
+
+    def _seq(self, uid: int | None, job_id: str) -> int:
+        rows = self._rows("SELECT seq, uid FROM jobs WHERE id = ?", (job_id,))
+        if not rows or uid not in (None, rows[0][1]):
+            raise _no_such_job(job_id)
+        return int(rows[0][0])
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> Rows:
+        with self._lock, translated(self.path):
+            return self._db.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                # SQLite itself has rolled back after some errors (sqlite.org/lang_transaction.html).
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+def _job(record: bytes) -> Job:
+    try:
+        return _decode_job(record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise errors.InternalError(f"a job's record in state.db is damaged: {error}") from error
+
+
+def _no_such_job(ref: str) -> errors.NoSuchJob:
+    return errors.NoSuchJob(f"no such job: {ref}", id=ref)
+
+
+def _ambiguous(ref: str, jobs: Jobs) -> errors.AmbiguousId:
+    shown = ", ".join(job.id for job in jobs[:_CANDIDATES])
+    more = ", …" if len(jobs) > _CANDIDATES else ""
+    return errors.AmbiguousId(f"{ref} is more than one job: {shown}{more}", id=ref)
