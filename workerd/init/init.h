@@ -1,0 +1,115 @@
+/* worker-init: PID 1 of a job, and the keeper of the jobs' cgroups.
+ *
+ *   main.c     which of the two; the launch in order
+ *   plan.c     argv -> struct plan
+ *   report.c   the status pipe and the exit record: how anything is told
+ *   view.c     what the job sees of the file system
+ *   mounts.c   thin wrappers over the mount system calls, by fd
+ *   confine.c  ids, capabilities, rlimits, the exec
+ *   seccomp.c  the system calls that a job may not make
+ *   output.c   from the job's pipes into its log and index
+ *   reap.c     the life of PID 1: signals, children, the end
+ *
+ * Nothing here allocates; nothing here trusts a path twice.
+ */
+#pragma once
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define MAX_MOUNTS 320
+#define MAX_GROUPS 65536
+#define cleanup_fd __attribute__((cleanup(close_fd_of)))
+
+enum mount_kind { MOUNT_RW, MOUNT_RO, MOUNT_BIND, MOUNT_BIND_RO, MOUNT_TMPFS, MOUNT_HIDE };
+enum net_mode { NET_NONE, NET_BRIDGE, NET_HOST };
+
+struct mount_op {
+    enum mount_kind kind;
+    const char *source; /* bind: as the caller named it */
+    const char *target;
+    uint64_t size; /* tmpfs, bytes */
+    int tree;      /* a detached clone of the source, until it is attached */
+    bool is_dir;
+};
+
+/* What argv says; filled once by plan_parse, then read only (but for the trees). */
+struct plan {
+    int cgroup_fd, log_fd, index_fd, exit_fd, status_fd, control_fd, stdin_fd, net_fd;
+    uid_t uid;
+    gid_t gid;
+    gid_t *groups;
+    size_t ngroups;
+    uint64_t capabilities;
+    mode_t umask;
+    bool seccomp;
+    enum net_mode net;
+    const char *hostname;
+    const char *rootfs;
+    const char *cwd;
+    bool cwd_read_only;
+    uint64_t tmp_size;
+    uint64_t max_output;
+    struct mount_op mounts[MAX_MOUNTS];
+    size_t nmounts;
+    char **argv;
+};
+
+/* plan.c: NULL, or what is wrong in words (static storage). */
+const char *plan_parse(int argc, char **argv, struct plan *plan);
+
+/* report.c. A step is one word; the daemon makes a sentence of step, errno and detail. */
+struct exit_times {
+    uint64_t started_ns, finished_ns, duration_ns;
+};
+void report_init(const struct plan *plan);
+void report_from_command(void);
+void report_pid(pid_t pid);
+void report_running(void);
+bool report_command_failed(void);
+_Noreturn void fail(const char *step, const char *detail);
+_Noreturn void fail_errno(const char *step, int err, const char *detail);
+_Noreturn void report_start_failure(void);
+void report_exit(int code, int status, const struct exit_times *times, uint64_t output_end, uint64_t lost);
+void close_fd_of(int *fd);
+uint64_t clock_ns(clockid_t clock);
+
+/* mounts.c: all fail() with the step given. */
+int tree_clone(int dirfd, const char *path, unsigned int flags, const char *step);
+void tree_set(int fd, uint64_t set, uint64_t clear, bool recursive, const char *step, const char *detail);
+void tree_attach(int tree, int target, const char *step, const char *detail);
+int fs_new(const char *type, const char *const options[][2], uint64_t attributes, const char *step);
+int open_beneath(int root, const char *path, uint64_t flags, uint64_t resolve);
+
+/* view.c */
+void view_collect(struct plan *plan);
+void view_build(struct plan *plan);
+
+/* confine.c */
+void as_caller(const struct plan *plan);
+void as_root(void);
+void drop_to_reaper(void);
+_Noreturn void exec_command(const struct plan *plan, int out, int err);
+
+/* seccomp.c */
+void seccomp_install(void);
+
+/* output.c */
+struct output {
+    int pipes[2];  /* read ends: stdout, stderr; -1 when at their end */
+    int log_fd, index_fd;
+    uint64_t end, kept_from, cap, lost;
+    uint64_t records, first_record;
+    uint64_t record_offset, record_length, record_time;
+    uint32_t record_stream;
+    bool grown[2];
+};
+void output_open(struct output *out, const struct plan *plan, int write_ends[2]);
+bool output_move(struct output *out, int which);
+void output_finish(struct output *out);
+
+/* reap.c */
+_Noreturn void reap_forever(const struct plan *plan, struct output *out, pid_t command);

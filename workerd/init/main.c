@@ -1,0 +1,165 @@
+/* worker-init run|keep|version: see init.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "init.h"
+
+#ifndef WORKER_VERSION
+#define WORKER_VERSION "unknown"
+#endif
+
+static void block_signals(void) {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+}
+
+static void protect_from_oom(void) {
+    cleanup_fd int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "-1000", 5) != 5)
+        fail("oom_score_adj", "");
+}
+
+/* The copy of us that returns 0 is PID 1 of the job, a child of the daemon's, and was
+ * born in the job's cgroup. */
+static pid_t clone_init(const struct plan *plan) {
+    struct clone_args args = {
+        .flags = CLONE_PARENT | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS,
+    };
+    if (plan->net != NET_HOST)
+        args.flags |= CLONE_NEWNET;
+    if (plan->cgroup_fd >= 0) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (uint64_t)plan->cgroup_fd;
+    }
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    if (pid < 0)
+        fail("clone", "");
+    return pid;
+}
+
+static void loopback_up(void) {
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+    cleanup_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+        fail("loopback", "lo");
+}
+
+/* The daemon moves a veth in, then writes one byte; end of file is a refusal. */
+static void wait_for_network(const struct plan *plan) {
+    char go;
+    ssize_t got;
+    while ((got = read(plan->net_fd, &go, 1)) < 0 && errno == EINTR)
+        ;
+    if (got != 1)
+        fail_errno("network", ECANCELED, "");
+    close(plan->net_fd);
+}
+
+static void enter_namespaces(const struct plan *plan) {
+    /* clone3 would take the daemon's cgroup as the namespace's root, not the job's. */
+    if (unshare(CLONE_NEWCGROUP) < 0)
+        fail("cgroup namespace", "");
+    if (sethostname(plan->hostname, strlen(plan->hostname)) < 0)
+        fail("hostname", plan->hostname);
+    if (plan->net != NET_HOST)
+        loopback_up();
+    if (plan->net == NET_BRIDGE)
+        wait_for_network(plan);
+}
+
+struct start {
+    const struct plan *plan;
+    int out, err;
+};
+
+static int start_command(void *argument) {
+    const struct start *start = argument;
+    exec_command(start->plan, start->out, start->err);
+}
+
+/* As vfork: PID 1 waits until the child has exec'ed or failed, on the same memory. */
+static pid_t spawn_command(const struct plan *plan, const int write_ends[2]) {
+    static char stack[64 << 10] __attribute__((aligned(16)));
+    struct start start = {plan, write_ends[0], write_ends[1]};
+    pid_t pid = clone(start_command, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &start);
+    int saved = errno;
+    if (report_command_failed())
+        report_start_failure();
+    if (pid < 0)
+        fail_errno("fork", saved, "");
+    close(write_ends[0]);
+    close(write_ends[1]);
+    return pid;
+}
+
+static _Noreturn void be_init(struct plan *plan) {
+    static struct output out;
+    int write_ends[2];
+    prctl(PR_SET_NAME, "worker-init", 0, 0, 0);
+    if (plan->cgroup_fd >= 0)
+        close(plan->cgroup_fd);
+    view_collect(plan);
+    enter_namespaces(plan);
+    view_build(plan);
+    output_open(&out, plan, write_ends);
+    pid_t command = spawn_command(plan, write_ends);
+    if (plan->stdin_fd >= 0)
+        close(plan->stdin_fd);
+    drop_to_reaper();
+    reap_forever(plan, &out, command);
+}
+
+static int run(int argc, char **argv) {
+    static struct plan plan;
+    block_signals();
+    const char *wrong = plan_parse(argc, argv, &plan);
+    if (wrong != NULL) {
+        fprintf(stderr, "worker-init run: %s\n", wrong);
+        return 125;
+    }
+    report_init(&plan);
+    protect_from_oom();
+    pid_t pid = clone_init(&plan);
+    if (pid == 0)
+        be_init(&plan);
+    report_pid(pid);
+    return 0;
+}
+
+/* Holds the delegated unit's cgroup open for as long as jobs may need it. */
+static int keep(void) {
+    sigset_t set;
+    int signal_number;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    sigwait(&set, &signal_number);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc >= 2 && strcmp(argv[1], "run") == 0)
+        return run(argc - 2, argv + 2);
+    if (argc == 2 && strcmp(argv[1], "keep") == 0)
+        return keep();
+    if (argc == 2 && strcmp(argv[1], "version") == 0) {
+        puts("worker-init " WORKER_VERSION);
+        return 0;
+    }
+    fputs("usage: worker-init run OPTION… -- COMMAND ARGUMENT…\n       worker-init keep\n       worker-init version\n", stderr);
+    return 125;
+}

@@ -1,0 +1,118 @@
+/* How worker-init tells anything: the status pipe while it starts, the exit record
+ * at the end. One failure is told once, in both, by whichever process met it. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "init.h"
+
+/* The exit record, 252 bytes, little endian, as workerd/exitrecord.py reads it. */
+struct __attribute__((packed)) exit_record {
+    char magic[8];
+    uint32_t kind; /* 1: the command ran and ended; 2: it never ran */
+    uint32_t code; /* as si_code of waitid(2): 1 exited, 2 killed, 3 dumped */
+    uint32_t status;
+    uint32_t err;
+    uint64_t started_ns, finished_ns, duration_ns;
+    uint64_t output_end, output_lost;
+    char step[24];
+    char detail[160];
+    uint32_t checksum; /* CRC-32 of all before it */
+};
+_Static_assert(sizeof(struct exit_record) == 252, "the layout is a contract");
+
+static const struct plan *the_plan;
+static bool in_command; /* between vfork and exec: shares memory with PID 1 */
+static struct {
+    volatile bool set;
+    int err;
+    char step[24];
+    char detail[160];
+} failure;
+
+void close_fd_of(int *fd) {
+    if (*fd >= 0)
+        close(*fd);
+}
+
+uint64_t clock_ns(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint32_t crc32(const void *data, size_t length) {
+    uint32_t crc = ~0u;
+    for (const unsigned char *at = data; length-- > 0; at++) {
+        crc ^= *at;
+        for (int bit = 0; bit < 8; bit++)
+            crc = (crc >> 1) ^ (0xedb88320u & -(crc & 1));
+    }
+    return ~crc;
+}
+
+void report_init(const struct plan *plan) { the_plan = plan; }
+void report_from_command(void) { in_command = true; }
+
+static void write_status(const char *line, size_t length) {
+    while (write(the_plan->status_fd, line, length) < 0 && errno == EINTR)
+        ;
+}
+
+void report_pid(pid_t pid) {
+    char line[32];
+    int length = snprintf(line, sizeof line, "pid %d\n", (int)pid);
+    write_status(line, (size_t)length);
+}
+
+/* End of file on the status pipe: the command runs. */
+void report_running(void) { close(the_plan->status_fd); }
+
+bool report_command_failed(void) {
+    in_command = false;
+    return failure.set;
+}
+
+static void write_record(struct exit_record *record) {
+    memcpy(record->magic, "WKEXIT01", 8);
+    record->checksum = crc32(record, offsetof(struct exit_record, checksum));
+    while (pwrite(the_plan->exit_fd, record, sizeof *record, 0) < 0 && errno == EINTR)
+        ;
+}
+
+void report_exit(int code, int status, const struct exit_times *times, uint64_t output_end, uint64_t lost) {
+    struct exit_record record = {
+        .kind = 1, .code = (uint32_t)code, .status = (uint32_t)status,
+        .started_ns = times->started_ns, .finished_ns = times->finished_ns, .duration_ns = times->duration_ns,
+        .output_end = output_end, .output_lost = lost,
+    };
+    write_record(&record);
+}
+
+_Noreturn void report_start_failure(void) {
+    struct exit_record record = {.kind = 2, .err = (uint32_t)failure.err, .finished_ns = clock_ns(CLOCK_REALTIME)};
+    memcpy(record.step, failure.step, sizeof record.step);
+    memcpy(record.detail, failure.detail, sizeof record.detail);
+    write_record(&record);
+    char line[256];
+    int length = snprintf(line, sizeof line, "error %s %d %s\n", failure.step, failure.err, failure.detail);
+    write_status(line, (size_t)length);
+    _exit(125);
+}
+
+_Noreturn void fail_errno(const char *step, int err, const char *detail) {
+    failure.err = err;
+    strncpy(failure.step, step, sizeof failure.step - 1);
+    strncpy(failure.detail, detail, sizeof failure.detail - 1);
+    for (char *at = failure.detail; *at != '\0'; at++)
+        if (*at == '\n')
+            *at = '?'; /* the status is one line */
+    failure.set = true;
+    if (in_command)
+        _exit(125); /* PID 1 tells it */
+    report_start_failure();
+}
+
+_Noreturn void fail(const char *step, const char *detail) { fail_errno(step, errno, detail); }

@@ -1,0 +1,407 @@
+/* What the job sees of the file system.
+ *
+ * view_collect opens and clones, as the caller, everything that the view takes from
+ * the host, before the view exists. view_build makes the new root and attaches to it.
+ * A path is looked up once; from then on it is a descriptor.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "init.h"
+
+#define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+#define SEALED (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+#define WALK (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+
+static int root_tree = -1; /* the new root, detached, then / */
+static int base_fd = -1;   /* where paths of the view are looked up: / or the rootfs */
+static struct mount_op cwd_op = {.kind = MOUNT_RW, .tree = -1};
+
+static char paths[1 << 20]; /* canonical targets; only what is used is ever touched */
+static size_t paths_used;
+
+static dev_t own_devices[16]; /* our own tmpfs: the only places where a target may be made */
+static size_t own_count;
+
+/* The path that a descriptor was found at, relative to the view's root. */
+static const char *canonical(int fd, const char *step, const char *detail) {
+    char link[64];
+    char *path = paths + paths_used;
+    static char base[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", base_fd);
+    ssize_t base_length = readlink(link, base, sizeof base - 1);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (paths_used + PATH_MAX > sizeof paths)
+        fail_errno(step, ENAMETOOLONG, detail);
+    ssize_t length = readlink(link, path, PATH_MAX);
+    if (length < 0 || base_length < 0)
+        fail(step, detail);
+    if (length == PATH_MAX || path[0] != '/')
+        fail_errno(step, ENAMETOOLONG, detail);
+    path[length] = '\0';
+    base[base_length] = '\0';
+    paths_used += (size_t)length + 1;
+    if (base_length > 1) {
+        if (strncmp(path, base, (size_t)base_length) != 0)
+            fail_errno(step, EXDEV, detail);
+        path += base_length;
+        return *path == '\0' ? "/" : path;
+    }
+    return path;
+}
+
+static bool below(const char *path, const char *top) {
+    size_t length = strlen(top);
+    return strncmp(path, top, length) == 0 && (path[length] == '\0' || path[length] == '/');
+}
+
+/* Kernel file systems and host sockets: never handed in, they lead out of the job. */
+static bool is_forbidden(const char *path) {
+    static const char *const tops[] = {"/proc", "/sys", "/dev", "/run", "/var/run"};
+    for (size_t i = 0; i < sizeof tops / sizeof *tops; i++)
+        if (below(path, tops[i]))
+            return true;
+    return strcmp(path, "/") == 0;
+}
+
+static int open_source(const char *path, bool of_host, const char *step) {
+    int fd = of_host ? open(path, O_PATH | O_CLOEXEC)
+                     : open_beneath(base_fd, path, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+    if (fd < 0)
+        fail(step, path);
+    return fd;
+}
+
+static bool is_directory(int fd) {
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* Opens one source as the caller; the clone is taken later, with PID 1's own rights. */
+static int collect_op(const struct plan *plan, struct mount_op *op) {
+    bool bind = op->kind == MOUNT_BIND || op->kind == MOUNT_BIND_RO;
+    const char *step = bind ? "bind" : op->kind == MOUNT_RW ? "rw" : "ro";
+    const char *path = bind ? op->source : op->target;
+    int fd = open_source(path, bind, step);
+    op->is_dir = is_directory(fd);
+    char link[64], host_path[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, host_path, sizeof host_path - 1);
+    if (length < 0)
+        fail(step, path);
+    host_path[length] = '\0';
+    if (plan->uid != 0 && is_forbidden(host_path))
+        fail_errno(step, EPERM, path);
+    if (!bind)
+        op->target = canonical(fd, step, path);
+    if (strcmp(op->target, "/") == 0)
+        fail_errno(step, EPERM, path);
+    return fd;
+}
+
+/* The working directory is the caller's to write if it may write there, and never / . */
+static int collect_cwd(const struct plan *plan) {
+    if (plan->cwd_read_only || plan->rootfs != NULL)
+        return -1;
+    int fd = open(plan->cwd, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        fail("chdir", plan->cwd);
+    cwd_op.target = canonical(fd, "chdir", plan->cwd);
+    cwd_op.is_dir = true;
+    static const char *const private_places[] = {"/tmp", "/var/tmp"};
+    bool keep = is_forbidden(cwd_op.target);
+    for (size_t i = 0; i < 2; i++)
+        keep = keep || strcmp(cwd_op.target, private_places[i]) == 0;
+    if (keep || syscall(SYS_faccessat2, fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS) < 0) {
+        bool hidden = below(cwd_op.target, "/tmp") || below(cwd_op.target, "/var/tmp");
+        cwd_op.kind = MOUNT_RO; /* a directory below a private /tmp is shown all the same */
+        if (keep || !hidden) {
+            close(fd);
+            return -1;
+        }
+    }
+    return fd;
+}
+
+static int clone_source(int fd, bool read_only, const char *step, const char *detail) {
+    int tree = tree_clone(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, step);
+    tree_set(tree, QUIET | (read_only ? MOUNT_ATTR_RDONLY : 0), 0, true, step, detail);
+    close(fd);
+    return tree;
+}
+
+static void clone_root(const struct plan *plan) {
+    root_tree = plan->rootfs == NULL ? tree_clone(AT_FDCWD, "/", AT_RECURSIVE, "root")
+                                     : tree_clone(base_fd, "", AT_EMPTY_PATH | AT_RECURSIVE, "rootfs");
+    tree_set(root_tree, QUIET | MOUNT_ATTR_RDONLY, 0, true, "root", "/");
+}
+
+void view_collect(struct plan *plan) {
+    static int sources[MAX_MOUNTS];
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        fail("propagation", "/");
+    as_caller(plan);
+    base_fd = open(plan->rootfs == NULL ? "/" : plan->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (base_fd < 0)
+        fail("rootfs", plan->rootfs == NULL ? "/" : plan->rootfs);
+    int cwd_fd = collect_cwd(plan);
+    for (size_t i = 0; i < plan->nmounts; i++) {
+        struct mount_op *op = &plan->mounts[i];
+        bool taken = op->kind != MOUNT_TMPFS && op->kind != MOUNT_HIDE;
+        sources[i] = taken ? collect_op(plan, op) : -1;
+    }
+    as_root();
+    if (cwd_fd >= 0)
+        cwd_op.tree = clone_source(cwd_fd, cwd_op.kind == MOUNT_RO, "chdir", plan->cwd);
+    for (size_t i = 0; i < plan->nmounts; i++) {
+        struct mount_op *op = &plan->mounts[i];
+        bool read_only = op->kind == MOUNT_RO || op->kind == MOUNT_BIND_RO;
+        if (sources[i] >= 0)
+            op->tree = clone_source(sources[i], read_only, read_only ? "ro" : "rw", op->target);
+    }
+    clone_root(plan);
+}
+
+/* From here on the process lives in the new root, and the old one is gone. */
+static void enter_root(void) {
+    cleanup_fd int slash = open("/", O_PATH | O_CLOEXEC);
+    if (slash < 0)
+        fail("root", "/");
+    tree_attach(root_tree, slash, "root", "/");
+    if (fchdir(root_tree) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
+        fail("pivot_root", "/");
+    if (umount2(".", MNT_DETACH) < 0)
+        fail("pivot_root", "the old root");
+    if (chdir("/") < 0)
+        fail("pivot_root", "/");
+    close(base_fd);
+}
+
+static int open_target(const char *path) { return open_beneath(root_tree, path, O_PATH, WALK); }
+
+static void attach_at(int tree, const char *path, const char *step) {
+    cleanup_fd int target = open_target(path);
+    if (target < 0)
+        fail(step, path);
+    tree_attach(tree, target, step, path);
+}
+
+static void note_own(int fd) {
+    struct stat st;
+    if (own_count < sizeof own_devices / sizeof *own_devices && fstat(fd, &st) == 0)
+        own_devices[own_count++] = st.st_dev;
+}
+
+static bool is_own(int fd) {
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return false;
+    for (size_t i = 0; i < own_count; i++)
+        if (own_devices[i] == st.st_dev)
+            return true;
+    return false;
+}
+
+/* Makes what is missing of a target, but only on a tmpfs of our own: nothing is ever
+ * created in a tree of the host's. */
+static int make_target(const char *path, bool is_dir) {
+    int at = open_target("/");
+    char name[NAME_MAX + 1];
+    while (at >= 0 && *(path += strspn(path, "/")) != '\0') {
+        size_t length = strcspn(path, "/");
+        if (length > NAME_MAX)
+            return errno = ENAMETOOLONG, -1;
+        memcpy(name, path, length);
+        name[length] = '\0';
+        path += length;
+        bool last = path[strspn(path, "/")] == '\0';
+        int next = open_beneath(at, name, O_PATH, WALK);
+        if (next < 0 && errno == ENOENT && is_own(at)) {
+            int made = last && !is_dir ? mknodat(at, name, S_IFREG | 0644, 0) : mkdirat(at, name, 0755);
+            next = made < 0 ? -1 : open_beneath(at, name, O_PATH, WALK);
+        }
+        int kept = errno;
+        close(at);
+        errno = kept;
+        at = next;
+    }
+    return at;
+}
+
+static void place(int tree, const char *path, bool is_dir, const char *step) {
+    cleanup_fd int target = make_target(path, is_dir);
+    if (target < 0)
+        fail(step, path);
+    tree_attach(tree, target, step, path);
+    close(tree);
+}
+
+static void private_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes) {
+    char bytes[24];
+    snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)size);
+    cleanup_fd int target = open_target(path);
+    if (target < 0 && (errno == ENOENT || errno == ELOOP || errno == ENOTDIR))
+        return; /* a root tree need not have it; a link leads to another private place */
+    if (target < 0)
+        fail("tmpfs", path);
+    cleanup_fd int fd = fs_new("tmpfs", (const char *const[][2]){{"mode", mode}, {"size", bytes}, {"nr_inodes", inodes}, {NULL, NULL}},
+                               attributes, "tmpfs");
+    tree_attach(fd, target, "tmpfs", path);
+    note_own(fd);
+}
+
+static void make_node(int dev, const char *name, unsigned int minor_number, unsigned int major_number) {
+    if (mknodat(dev, name, S_IFCHR | 0666, makedev(major_number, minor_number)) < 0)
+        fail("dev", name);
+}
+
+static void make_link(int dev, const char *target, const char *name) {
+    if (symlinkat(target, dev, name) < 0)
+        fail("dev", name);
+}
+
+static void make_dir(int dev, const char *name) {
+    if (mkdirat(dev, name, 0755) < 0)
+        fail("dev", name);
+}
+
+static void build_dev(const struct plan *plan) {
+    const char *const dev_options[][2] = {{"mode", "755"}, {"size", "65536"}, {"nr_inodes", "64"}, {NULL, NULL}};
+    cleanup_fd int dev = fs_new("tmpfs", dev_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "dev");
+    make_node(dev, "null", 3, 1);
+    make_node(dev, "zero", 5, 1);
+    make_node(dev, "full", 7, 1);
+    make_node(dev, "random", 8, 1);
+    make_node(dev, "urandom", 9, 1);
+    make_node(dev, "tty", 0, 5);
+    make_link(dev, "/proc/self/fd", "fd");
+    make_link(dev, "/proc/self/fd/0", "stdin");
+    make_link(dev, "/proc/self/fd/1", "stdout");
+    make_link(dev, "/proc/self/fd/2", "stderr");
+    make_link(dev, "pts/ptmx", "ptmx");
+    make_dir(dev, "pts");
+    make_dir(dev, "shm");
+    make_dir(dev, "mqueue");
+    attach_at(dev, "/dev", "dev");
+    tree_set(dev, MOUNT_ATTR_RDONLY, 0, false, "dev", "/dev");
+    const char *const pts_options[][2] = {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {NULL, NULL}};
+    cleanup_fd int pts = fs_new("devpts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "dev");
+    attach_at(pts, "/dev/pts", "dev");
+    cleanup_fd int queues = fs_new("mqueue", NULL, QUIET | MOUNT_ATTR_NOEXEC, "dev");
+    attach_at(queues, "/dev/mqueue", "dev");
+    private_tmpfs("/dev/shm", "1777", plan->tmp_size, "262144", QUIET | MOUNT_ATTR_NOEXEC);
+}
+
+static void build_kernel_views(void) {
+    cleanup_fd int proc = fs_new("proc", NULL, QUIET | MOUNT_ATTR_NOEXEC, "proc");
+    attach_at(proc, "/proc", "proc");
+    cleanup_fd int sys = fs_new("sysfs", NULL, SEALED, "sys");
+    attach_at(sys, "/sys", "sys");
+    cleanup_fd int cgroup = fs_new("cgroup2", NULL, SEALED, "cgroup");
+    attach_at(cgroup, "/sys/fs/cgroup", "cgroup");
+}
+
+/* /dev/null as the kernel knows it, whatever a root tree put there (CVE-2025-31133). */
+static int open_null(void) {
+    struct stat st;
+    int fd = open_target("/dev/null");
+    if (fd < 0 || fstat(fd, &st) < 0)
+        fail("mask", "/dev/null");
+    if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+        fail_errno("mask", ENODEV, "/dev/null");
+    return fd;
+}
+
+static void mask(const char *path, int null_fd, int empty_fd) {
+    cleanup_fd int target = open_target(path);
+    if (target < 0 && (errno == ENOENT || errno == ENOTDIR))
+        return;
+    if (target < 0)
+        fail("mask", path);
+    cleanup_fd int cover = tree_clone(is_directory(target) ? empty_fd : null_fd, "", AT_EMPTY_PATH, "mask");
+    tree_attach(cover, target, "mask", path);
+}
+
+static void seal(const char *path) {
+    cleanup_fd int target = open_target(path);
+    if (target < 0 && errno == ENOENT)
+        return;
+    if (target < 0)
+        fail("read-only", path);
+    cleanup_fd int tree = tree_clone(target, "", AT_EMPTY_PATH | AT_RECURSIVE, "read-only");
+    tree_set(tree, MOUNT_ATTR_RDONLY | QUIET | MOUNT_ATTR_NOEXEC, 0, true, "read-only", path);
+    tree_attach(tree, target, "read-only", path);
+}
+
+static void mask_throttle(int null_fd, int empty_fd) {
+    char path[80];
+    for (int cpu = 0;; cpu++) {
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/thermal_throttle", cpu);
+        cleanup_fd int fd = open_target(path);
+        if (fd < 0)
+            return;
+        mask(path, null_fd, empty_fd);
+    }
+}
+
+static void mask_all(const struct plan *plan) {
+    static const char *const masked[] = {
+        "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+        "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+        "/sys/firmware", "/sys/devices/virtual/powercap", "/sys/fs/selinux",
+    };
+    static const char *const sealed[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
+    cleanup_fd int null_fd = open_null();
+    const char *const options[][2] = {{"mode", "555"}, {"nr_inodes", "2"}, {NULL, NULL}};
+    cleanup_fd int empty_fd = fs_new("tmpfs", options, SEALED, "mask");
+    attach_at(empty_fd, "/dev/shm", "mask"); /* a clone needs an attached source; shm covers it below */
+    for (size_t i = 0; i < sizeof masked / sizeof *masked; i++)
+        mask(masked[i], null_fd, empty_fd);
+    mask_throttle(null_fd, empty_fd);
+    for (size_t i = 0; i < plan->nmounts; i++)
+        if (plan->mounts[i].kind == MOUNT_HIDE)
+            mask(plan->mounts[i].target, null_fd, empty_fd);
+    for (size_t i = 0; i < sizeof sealed / sizeof *sealed; i++)
+        seal(sealed[i]);
+}
+
+static void build_own_tmpfs(const struct plan *plan, const struct mount_op *op) {
+    char bytes[24];
+    snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)(op->size > 0 ? op->size : plan->tmp_size));
+    const char *const options[][2] = {{"mode", "1777"}, {"size", bytes}, {NULL, NULL}};
+    int fd = fs_new("tmpfs", options, QUIET, "tmpfs");
+    note_own(fd);
+    place(fd, op->target, true, "tmpfs");
+}
+
+void view_build(struct plan *plan) {
+    mode_t saved = umask(0);
+    enter_root();
+    build_kernel_views();
+    private_tmpfs("/run", "755", 64 << 20, "65536", QUIET);
+    private_tmpfs("/tmp", "1777", plan->tmp_size, "262144", QUIET);
+    private_tmpfs("/var/tmp", "1777", plan->tmp_size, "262144", QUIET);
+    build_dev(plan);
+    if (cwd_op.tree >= 0)
+        place(cwd_op.tree, cwd_op.target, true, "chdir");
+    for (size_t i = 0; i < plan->nmounts; i++) {
+        struct mount_op *op = &plan->mounts[i];
+        if (op->kind == MOUNT_TMPFS)
+            build_own_tmpfs(plan, op);
+        else if (op->kind != MOUNT_HIDE)
+            place(op->tree, op->target, op->is_dir, op->kind == MOUNT_BIND || op->kind == MOUNT_BIND_RO ? "bind" : "rw");
+    }
+    mask_all(plan);
+    close(root_tree);
+    umask(saved);
+}
