@@ -1,0 +1,210 @@
+"""A job's cgroup: its limits, usage, freezing and killing.
+
+What must hold: a JobCgroup owns its directory's fd, and all reading and writing
+goes through that fd, so that it never reaches another cgroup of the same name.
+All calls block, shortly (`wait_empty`, and `remove` under load, may last); one
+JobCgroup is for one thread at a time, different ones for any.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Self
+
+from workerd import blockdev, cgrouplimits
+from workerd.cgroupfiles import CgroupNode
+from workerd.job import Limits, Usage
+
+_GONE = (errno.ENOENT, errno.ENODEV)
+"""what using a removed cgroup gives"""
+
+
+class JobCgroup:
+    """One job's cgroup: limits, usage, freeze, kill. Owns `fd`."""
+
+    def __init__(self, node: CgroupNode, path: Path, context: cgrouplimits.Context) -> None:
+        self.path = path
+        self._node = node
+        self._context = context
+
+    @property
+    def fd(self) -> int:
+        """The directory, close-on-exec, for CLONE_INTO_CGROUP; -1 once closed."""
+        return self._node.fd
+
+    def apply(self, limits: Limits, gids: Collection[int] = ()) -> tuple[Limits, tuple[str, ...]]:
+        """Write `limits`; (the limits as the kernel then has them, warnings).
+
+        `gids` are the caller's groups: the path of an I/O limit is followed with
+        his permissions. Raises MissingController, InvalidParams, OSError; the
+        cgroup is then to be removed.
+        """
+        context = self._context
+        if gids:
+            context = context._replace(caller=context.caller._replace(gids=gids))
+        return cgrouplimits.apply(self._node, limits, context)
+
+    def usage(self) -> Usage:
+        """What the job has used until now. Twelve small reads. Nested cgroups
+        that the job made are included."""
+        node = self._node
+        cpu, memory, pids = node.cpu.stat or {}, node.memory.events or {}, node.pids.events or {}
+        read, written = _io_bytes(node.io.stat)
+        return Usage(
+            cpu_usec=cpu.get("usage_usec"),
+            cpu_user_usec=cpu.get("user_usec"),
+            cpu_system_usec=cpu.get("system_usec"),
+            throttled_usec=cpu.get("throttled_usec"),
+            throttled_periods=cpu.get("nr_throttled"),
+            memory_current=node.memory.current,
+            memory_peak=node.memory.peak,
+            swap_peak=node.memory.swap_peak,
+            memory_max_hits=memory.get("max"),
+            oom_kills=memory.get("oom_kill"),
+            io_read_bytes=read,
+            io_write_bytes=written,
+            pids_current=node.pids.current,
+            pids_peak=node.pids.peak,
+            pids_max_hits=pids.get("max"),
+            cpu_pressure_usec=node.pressure.cpu,
+            memory_pressure_usec=node.pressure.memory,
+            io_pressure_usec=node.pressure.io,
+        )
+
+    def oom_killed(self) -> bool:
+        """Whether the kernel killed any of the job's processes for want of memory,
+        be it the job's limit, the user's total or the machine's memory that was
+        reached: the kill is counted where the victim was, and in its ancestors."""
+        return (self._node.memory.events or {}).get("oom_kill", 0) > 0
+
+    def populated(self) -> bool:
+        """Whether it holds live processes, nested cgroups included. False also
+        when it is removed."""
+        return bool((self._node.core.events or {}).get("populated", 0))
+
+    def procs(self) -> list[int]:
+        """pids, as workerd sees them, nested cgroups included."""
+        return [pid for path in self._directories() for pid in _procs(path)]
+
+    def freeze(self, frozen: bool) -> None:
+        """Stop or go on. The kernel freezes in its own time, within milliseconds."""
+        self._node.core.freeze = frozen
+
+    def kill(self) -> None:
+        """SIGKILL to every process, nested cgroups included; does not wait for
+        their end. Frozen ones die as well."""
+        try:
+            self._node.core.kill = True
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            if self.path.exists():
+                self._kill_each()  # before Linux 5.14
+
+    def _kill_each(self) -> None:
+        """Frozen first, so that nobody forks away. A pid that is still listed after
+        its pidfd was opened is the process that the pidfd stands for."""
+        self.freeze(True)
+        killed: set[int] = set()
+        try:
+            while fresh := set(self.procs()) - killed:
+                pidfds = {pid: fd for pid in fresh if (fd := _pidfd(pid)) is not None}
+                still = set(self.procs())
+                for pid, fd in pidfds.items():
+                    if pid in still:
+                        signal.pidfd_send_signal(fd, signal.SIGKILL)
+                    os.close(fd)
+                killed |= fresh
+        finally:
+            self.freeze(False)
+
+    def wait_empty(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for the last process to be gone; whether it
+        is. For a thread: the kernel tells it through cgroup.events."""
+        deadline, poll = time.monotonic() + timeout, select.poll()
+        try:
+            events = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        except FileNotFoundError:
+            return True
+        try:
+            poll.register(events, select.POLLPRI)
+            # Reading also arms the poll: a change after it wakes us.
+            while b"populated 1" in os.pread(events, 4096, 0):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                poll.poll(left * 1000)
+            return True
+        except OSError as error:
+            if error.errno in _GONE:
+                return True
+            raise
+        finally:
+            os.close(events)
+
+    def remove(self) -> None:
+        """Remove it and what the job nested in it; nothing where it is gone. Raises
+        OSError (EBUSY) where processes remain."""
+        for path in reversed(self._directories()):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                pass
+
+    def close(self) -> None:
+        self._node.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _directories(self) -> list[str]:
+        """The cgroup and all that are nested in it, parents first."""
+        found = [os.fspath(self.path)]
+        for path in found:  # which grows meanwhile
+            found += children(path)
+        return found
+
+
+def children(path: str | os.PathLike[str]) -> list[str]:
+    """The paths of the cgroups in one; none where it is gone."""
+    try:
+        with os.scandir(os.fspath(path)) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _procs(path: str) -> list[int]:
+    """None for a threaded cgroup, whose processes are listed in the one above it."""
+    try:
+        with open(os.path.join(path, "cgroup.procs")) as lines:
+            return [int(line) for line in lines]
+    except OSError as error:
+        if error.errno in (*_GONE, errno.EOPNOTSUPP):
+            return []
+        raise
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _io_bytes(stat: dict[str, dict[str, str]] | None) -> tuple[int | None, int | None]:
+    """(read, written) over all disks; stacked devices left out, since what goes
+    through them is counted again below."""
+    if stat is None:
+        return None, None
+    figures = [fields for device, fields in stat.items() if "rbytes" in fields and not blockdev.is_stacked(device)]
+    return sum(int(one["rbytes"]) for one in figures), sum(int(one["wbytes"]) for one in figures)
