@@ -8,7 +8,8 @@ WHEELHOUSE ?=
 PYTHON ?=
 # The Python versions that `make wheelhouse` fetches wheels for.
 WHEEL_PYTHONS ?= 3.11
-export PREFIX DESTDIR WHEELHOUSE PYTHON
+PURGE ?=
+export PREFIX DESTDIR WHEELHOUSE PYTHON PURGE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -63,10 +64,13 @@ wheel: venv ## The wheel, in dist/
 	rm -f dist/worker_jobs-*.whl
 	$(BIN)/pip wheel -qq --no-deps --no-build-isolation --wheel-dir dist .
 
+# cgroupspy comes as source alone: `pip wheel` makes its wheel, then every version's pip finds that.
 wheelhouse: wheel ## The wheel and all it depends on, in dist/wheelhouse/
+	rm -rf dist/wheelhouse
+	$(BIN)/pip wheel -qq --wheel-dir dist/wheelhouse dist/worker_jobs-*.whl
 	for version in $(WHEEL_PYTHONS); do \
-	    $(BIN)/pip download -qq --disable-pip-version-check --python-version $$version --only-binary :all: \
-	        --dest dist/wheelhouse dist/worker_jobs-*.whl || exit 1; \
+	    $(BIN)/pip download -qq --python-version $$version --only-binary :all: \
+	        --find-links dist/wheelhouse --dest dist/wheelhouse dist/worker_jobs-*.whl || exit 1; \
 	done
 
 install: ## Install under PREFIX; over a running worker it is an upgrade, and jobs go on

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BINARY = HERE / "worker-init"
 SANITIZED = HERE / "worker-init-asan"
+VERSION_FILE = HERE.parent / "__init__.py"
 
 WARNINGS = "-std=gnu11 -Wall -Wextra -Werror -Wshadow -Wformat=2 -Wmissing-prototypes".split()
 # No -fPIE: Debian's musl-gcc cannot link a static PIE, and the one attacker of
@@ -66,8 +68,15 @@ def is_current(binary: Path) -> bool:
     """Whether the binary is newer than all that it is made of."""
     if not binary.exists():
         return False
-    made_of = [*sources(), *HERE.glob("*.h"), Path(__file__)]
+    made_of = [*sources(), *HERE.glob("*.h"), VERSION_FILE, Path(__file__)]
     return all(path.stat().st_mtime_ns < binary.stat().st_mtime_ns for path in made_of)
+
+
+def _version() -> str:
+    found = re.search(r'^__version__ = "([0-9A-Za-z.+-]+)"$', VERSION_FILE.read_text(), re.MULTILINE)
+    if found is None:
+        raise BuildError(f"no __version__ in {VERSION_FILE}")
+    return found[1]
 
 
 def _kernel_headers(directory: Path) -> list[str]:
@@ -84,7 +93,8 @@ def _kernel_headers(directory: Path) -> list[str]:
 
 
 def _compile(flags: list[str], compiler_name: str, output: Path) -> None:
-    command = [compiler_name, *WARNINGS, *flags, "-o", str(output), *map(str, sources())]
+    defines = [f'-DWORKER_VERSION="{_version()}"']
+    command = [compiler_name, *WARNINGS, *flags, *defines, "-o", str(output), *map(str, sources())]
     with tempfile.TemporaryDirectory(prefix="worker-init-") as headers:
         if "musl" in Path(compiler_name).name:
             command += _kernel_headers(Path(headers))

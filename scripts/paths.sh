@@ -1,0 +1,17 @@
+# shellcheck shell=sh disable=SC2034 # read by install and uninstall
+# Where things go. systemd looks in /usr/lib, /usr/local/lib and /etc only.
+: "${PREFIX:=/usr/local}" "${DESTDIR:=}" "${WHEELHOUSE:=}" "${PURGE:=}"
+UNITS="workerd.service workerd.socket workerd-jobs.service worker.slice"
+home=$PREFIX/lib/worker
+case $PREFIX in
+/usr | /usr/local)
+    units=$PREFIX/lib/systemd/system
+    sysusers=$PREFIX/lib/sysusers.d
+    tmpfiles=$PREFIX/lib/tmpfiles.d
+    ;;
+*)
+    units=/etc/systemd/system
+    sysusers=/etc/sysusers.d
+    tmpfiles=/etc/tmpfiles.d
+    ;;
+esac
