@@ -35,7 +35,7 @@ def parse_size(text: str, *, minimum: int = 1) -> int:
     accepted forms, for anything else and for less than `minimum`."""
     match = _SIZE.fullmatch(text)
     if match is None or (match[2] is not None and match[3] is None):
-        raise ValueError(f"not a size: {text!r}; accepted are {SIZE_FORMS}")
+        raise ValueError(f"not a size: {text[:40]!r}; accepted are {SIZE_FORMS}")
     unit = 1 << 10 * _SIZE_UNITS.index((match[3] or " ").upper())
     return _bounded(_scaled(match[1], match[2], unit), text, minimum, MAX_SIZE, f"size; accepted are {SIZE_FORMS}")
 
@@ -53,7 +53,7 @@ def parse_duration(text: str, *, minimum: int = 0) -> int:
         total += _scaled(match[1], match[2], unit)
         place, smallest = match.end(), unit
     if not written or place != len(written):
-        raise ValueError(f"not a duration: {text!r}; accepted are {DURATION_FORMS}")
+        raise ValueError(f"not a duration: {text[:40]!r}; accepted are {DURATION_FORMS}")
     return _bounded(total, text, minimum, MAX_DURATION, f"duration; accepted are {DURATION_FORMS}")
 
 
