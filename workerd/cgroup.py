@@ -197,7 +197,9 @@ class CgroupTree:
         """Move what sits in root itself to keeper/. Again while it forks."""
         with CgroupNode(self.root / "keeper") as keeper:
             while pids := root.core.procs:
-                for pid in pids:
+                if not any(pids):  # and to write 0 would move ourselves
+                    raise OSError(errno.EBUSY, "processes of another PID namespace are in it", str(self.root))
+                for pid in filter(None, pids):
                     try:
                         keeper.core.procs = [pid]
                     except ProcessLookupError:

@@ -242,14 +242,16 @@ def _io_warnings(limit: IoLimit, target: blockdev.Target, context: Context) -> I
 def _io_weight(node: CgroupNode, weight: int, context: Context, warnings: list[str]) -> int:
     """io.weight, and io.bfq.weight: a kernel has either, or both, and each acts on
     other disks. BFQ's own scale ends at 1000."""
-    held = None
     with _limit("io.weight", "io", weight):
         try:
             node.io.weight = weight
             held = node.io.weight
         except FileNotFoundError:
-            node.io.bfq_weight = to_bfq(weight)
-            held, bfq = from_bfq(node.io.bfq_weight), True
+            bfq = _write_bfq(node, weight)
+            if not bfq:
+                message = "this kernel has no I/O weights: `modprobe bfq`, or one with CONFIG_BLK_CGROUP_IOCOST"
+                raise MissingController(message, controller="io") from None
+            held = from_bfq(node.io.bfq_weight)
         else:
             bfq = _write_bfq(node, weight)
     if not (bfq and blockdev.uses_bfq()) and not _iocost_enabled(context.mount):

@@ -39,7 +39,8 @@ class JobCgroup:
         return self._node.fd
 
     def apply(self, limits: Limits, gids: Collection[int] = ()) -> tuple[Limits, tuple[str, ...]]:
-        """Write `limits`; (the limits as the kernel then has them, warnings).
+        """Write `limits`; (the limits as the kernel then has them, warnings). One
+        that is None stays as it was.
 
         `gids` are the caller's groups: the path of an I/O limit is followed with
         his permissions. Raises MissingController, InvalidParams, OSError; the

@@ -224,6 +224,13 @@ class TestIo:
         assert warnings == ()
 
 
+    def test_weight_of_a_kernel_without_any(self, node: CgroupNode, directory: Path, context: Context) -> None:
+        (directory / "io.weight").unlink()
+        (directory / "io.bfq.weight").unlink()
+        with pytest.raises(MissingController, match="modprobe bfq"):
+            cgrouplimits.apply(node, Limits(io_weight=1), context)
+
+
 class TestRefusals:
     @pytest.mark.parametrize("controller", CAN_BE_ASKED)
     def test_a_limit_without_its_controller(self, node: CgroupNode, context: Context, controller: str) -> None:
