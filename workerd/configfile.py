@@ -115,7 +115,7 @@ class Document:
         if not any(isinstance(key, int) for key in keys):
             return first
         for end in range(first, last):
-            data = _try_parse("\n".join((*self._lines[:end], "]")))
+            data = _try_parse([*self._lines[:end], "]"])
             if data is not None and _has(data, keys):
                 return end
         return first
@@ -123,7 +123,7 @@ class Document:
     def _piece(self, end: int) -> tuple[int, dict[str, Any]]:
         """The longest parsable piece of at most `end` lines."""
         for length in range(end, 0, -1):
-            data = _try_parse("\n".join(self._lines[:length]))
+            data = _try_parse(self._lines[:length])
             if data is not None:
                 return length, data
         return 0, {}
@@ -153,9 +153,10 @@ class Document:
         return ConfigError(f"{where}: {message}", path=str(self.path), line=line)
 
 
-def _try_parse(text: str) -> dict[str, Any] | None:
+def _try_parse(lines: list[str]) -> dict[str, Any] | None:
     try:
-        return tomllib.loads(text)
+        # Each with its end: what is left of a CR LF alone is not TOML.
+        return tomllib.loads("".join(f"{line}\n" for line in lines))
     except (ValueError, RecursionError):
         return None
 
