@@ -1,0 +1,98 @@
+"""`run --wait` and `run -f`: staying with a job until it ends, and Ctrl-C meanwhile."""
+
+from __future__ import annotations
+
+import signal
+
+from workerctl import exitcode, stdio
+from workerctl.wire import Connection
+
+TYPE_CHECKING = False  # as typing has it, without its 9 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Interrupts:
+    """Ctrl-C, from now on: first to the job, then a stop, then it is only workerctl that goes.
+
+    The handler speaks to the daemon itself, on a connection of its own: the call
+    that it interrupted is resumed afterwards (PEP 475), so no answer and no byte
+    of output is lost or written twice.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.job_id: str | None = None
+        self._stopping: Connection | None = None
+        signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def started(self, job_id: str) -> None:
+        """The job is there: what was pressed before goes to it now."""
+        self.job_id = job_id
+        if self.count:
+            self._act(job_id)
+
+    def _on_interrupt(self, *_: object) -> None:
+        self.count += 1
+        if self.job_id is not None:
+            self._act(self.job_id)
+        elif self.count > 1:
+            raise KeyboardInterrupt
+
+    def _act(self, job_id: str) -> None:
+        from workerd.errors import WorkerError
+
+        if self.count > 2:
+            stdio.note(f"leaving job {job_id} to stop by itself; see: workerctl status {job_id}")
+            raise KeyboardInterrupt
+        try:
+            if self.count == 1:
+                stdio.note(f"sending SIGINT to job {job_id}; Ctrl-C again stops it")
+                with Connection() as connection:
+                    connection.call("job.kill", {"id": job_id, "signal": 2})
+            else:
+                stdio.note(f"stopping job {job_id}")
+                self._stop(job_id)
+        except WorkerError as error:
+            if error.kind not in ("no-such-job", "wrong-state"):  # it just ended
+                stdio.note(str(error))
+
+    def _stop(self, job_id: str) -> None:
+        """Asks for the stop without waiting for its end, which the caller waits for anyway."""
+        import json
+
+        self._stopping = Connection()
+        request = {"jsonrpc": "2.0", "id": 1, "method": "job.stop", "params": {"id": job_id}}
+        self._stopping.send(json.dumps(request).encode() + b"\n")
+
+
+def attend(params: dict[str, Any], *, follow: bool, as_json: bool) -> int:
+    """Runs a job to its end; its exit code."""
+    from workerctl.verbs.run import warn
+
+    interrupts = Interrupts()
+    with Connection() as connection:
+        result = connection.call("job.run", params)
+        warn(result)
+        job_id = result["id"]
+        interrupts.started(job_id)
+        if follow:
+            from workerctl.follow import stream_apart
+
+            stream_apart(connection, job_id)
+        answer = connection.call("job.wait", {"ids": [job_id]})
+    job = answer["finished"][0]
+    _tell(job)
+    if as_json:
+        from workerctl.complete import complete_job
+
+        stdio.put_json(complete_job(job))
+    return exitcode.of_job(job)
+
+
+def _tell(job: dict[str, Any]) -> None:
+    """A word on an end that its exit code alone would leave a riddle."""
+    if job.get("reason") in ("oom", "timeout", "lost", "stopped"):
+        from workerctl.words import ending
+
+        stdio.note(f"job {job['id']}: {ending(job)}")

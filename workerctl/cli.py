@@ -1,0 +1,96 @@
+"""The command line: from the words to a verb, and every failure to a sentence and a code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from workerctl import exitcode, stdio
+from workerctl.options import UsageError, did_you_mean, parse
+from workerctl.verbs import ALIASES, VERBS, load
+
+TYPE_CHECKING = False  # as typing has it, without its 9 ms
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line; the process's exit code. Nothing escapes as a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    stdio.keep_three_open()
+    try:
+        return dispatch(words)
+    except KeyboardInterrupt:
+        return exitcode.INTERRUPTED
+    except BrokenPipeError:
+        return exitcode.BROKEN_PIPE  # as `cat` ends when `head` has enough
+    except UsageError as error:
+        return _fail(str(error))
+    except Exception as error:
+        return _explain(error)
+
+
+def dispatch(words: list[str]) -> int:
+    """The verb's own exit code. Raises UsageError, WorkerError, OSError."""
+    words = _global_options(words)
+    if not words or words[0] in ("-h", "--help"):
+        words = ["help"]
+    elif words[0] in ("-V", "--version"):
+        words = ["version", *words[1:]]
+    name = ALIASES.get(words[0], words[0])
+    if name not in VERBS:
+        what = "option" if words[0].startswith("-") else "verb"
+        raise UsageError(
+            f"no {what} {words[0]!r}{did_you_mean(words[0], [*VERBS, *ALIASES]) or '; see: workerctl help'}"
+        )
+    module = load(name)
+    args = parse(module.VERB, words[1:])
+    if args.has("help"):
+        from workerctl.helptext import of_verb
+
+        stdio.put(of_verb(module.VERB))
+        return 0
+    if path := args.text("socket"):
+        os.environ["WORKERD_SOCKET"] = path
+    return module.main(args)
+
+
+def _global_options(words: list[str]) -> list[str]:
+    """`--socket PATH` may stand before the verb too: it is moved behind it."""
+    front: list[str] = []
+    while words and (words[0] == "--socket" or words[0].startswith("--socket=")):
+        count = 1 if "=" in words[0] else 2
+        front, words = front + words[:count], words[count:]
+    return [words[0], *front, *words[1:]] if words else []
+
+
+def _explain(error: Exception) -> int:
+    if os.environ.get("WORKERCTL_DEBUG") == "1":
+        import traceback
+
+        stdio.write_all(stdio.STDERR, traceback.format_exc().encode(errors="backslashreplace"))
+    from workerd import errors
+
+    code = exitcode.FAILED
+    if isinstance(error, errors.CommandNotFound):
+        code = exitcode.NOT_FOUND
+    elif isinstance(error, errors.CannotExecute):
+        code = exitcode.CANNOT_EXECUTE
+    return _fail(_sentence(error), code)
+
+
+def _sentence(error: Exception) -> str:
+    from workerd.errors import WorkerError
+
+    if isinstance(error, WorkerError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, UnicodeEncodeError):
+        return f"this is not UTF-8, and workerd takes nothing else: {error.object!r}"
+    return f"internal error: {type(error).__name__}: {error} (WORKERCTL_DEBUG=1 shows where)"
+
+
+def _fail(sentence: str, code: int = exitcode.FAILED) -> int:
+    stdio.note(sentence)
+    return code

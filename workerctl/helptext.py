@@ -1,0 +1,64 @@
+"""Help as plain text of at most 80 columns, made from the verbs' own tables."""
+
+from __future__ import annotations
+
+import textwrap
+
+from workerctl.options import COMMON, Option, Verb
+from workerctl.verbs import VERBS, aliases_of
+
+WIDTH = 79
+INDENT = 26
+"""the column at which an option's explanation begins"""
+
+OVERVIEW_END = """\
+A first look:
+  workerctl run --mem 256M -- make -j4    start a job; its id is printed
+  workerctl ps                            which jobs run
+  workerctl out -f ID                     what it writes, live
+  workerctl status ID                     its limits, its use, why it ended
+  workerctl stop ID                       enough
+
+ID is a job's id, the beginning of one, or a job's name.
+`workerctl help VERB` explains a verb, with examples.
+"""
+
+
+def overview() -> str:
+    lines = ["workerctl runs commands as jobs: limited, isolated, recorded.", "", "Usage: workerctl VERB …", ""]
+    for name, summary in VERBS.items():
+        aliases = ", ".join(aliases_of(name))
+        lines.append(f"  {name:<9}{summary}" + (f" (also: {aliases})" if aliases else ""))
+    return "\n".join([*lines, "", OVERVIEW_END])
+
+
+def of_verb(verb: Verb) -> str:
+    aliases = ", ".join(aliases_of(verb.name))
+    parts = [f"Usage: workerctl {verb.name} {verb.arguments}".rstrip()]
+    summary = verb.summary + (f" Also: {aliases}." if aliases else "")
+    parts.append(textwrap.fill(summary, WIDTH))
+    parts += [
+        textwrap.fill(paragraph, WIDTH) for paragraph in textwrap.dedent(verb.text).strip().split("\n\n") if paragraph
+    ]
+    for title, options in {**verb.groups, "Common": COMMON}.items():
+        parts.append(f"{title}:\n" + "\n".join(_option(option) for option in options))
+    parts.append("Examples:\n" + "\n".join(_example(*example) for example in verb.examples))
+    return "\n\n".join(parts) + "\n"
+
+
+def _option(option: Option) -> str:
+    short = [flag for flag in option.flags if not flag.startswith("--")]
+    long = [flag for flag in option.flags if flag.startswith("--")]
+    flags = ", ".join(short + long) if short else "    " + ", ".join(long)
+    left = "  " + flags + (f" {option.metavar}" if option.metavar else "")
+    text = option.help + (" (repeatable)" if option.many else "")
+    if len(left) > INDENT - 2:
+        return left + "\n" + textwrap.fill(text, WIDTH, initial_indent=" " * INDENT, subsequent_indent=" " * INDENT)
+    return textwrap.fill(text, WIDTH, initial_indent=left.ljust(INDENT), subsequent_indent=" " * INDENT)
+
+
+def _example(command: str, meaning: str) -> str:
+    left = f"  workerctl {command}"
+    if len(left) + len(meaning) + 4 <= WIDTH and len(left) <= 44:
+        return f"{left:<46}{meaning}"
+    return f"{left}\n      {meaning}"

@@ -1,0 +1,186 @@
+"""From the options of `run` to the JobSpec and environment that workerd takes.
+
+Plain JSON values: fields that were not asked for are left out, for the daemon to
+fill. Whatever is wrong is said here with the option's name; the daemon checks
+again. Paths become absolute here, since only the client knows from where.
+"""
+
+from __future__ import annotations
+
+import os
+
+from workerctl.options import UsageError
+
+TYPE_CHECKING = False  # as typing has it, without its 9 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+    from workerctl.options import Args
+
+ENV_PASSED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TERM")
+NETS = ("none", "bridge", "host")
+MOUNTS = ("rw", "ro", "bind", "tmpfs")
+MAX_NAME = 64
+
+
+def run_params(args: Args) -> dict[str, Any]:
+    """The parameters of job.run. Raises UsageError."""
+    spec: dict[str, Any] = {"argv": argv(args.words), "cwd": workdir(args), "umask": current_umask()}
+    if (name := args.text("name")) is not None:
+        spec["name"] = job_name(name)
+    if (hostname := args.text("hostname")) is not None:
+        spec["hostname"] = host_name(hostname)
+    if (net := args.text("net")) is not None:
+        if net not in NETS:
+            raise UsageError(f"--net {net}: choose none, bridge or host")
+        spec["net"] = net
+    _files(args, spec)
+    _ending(args, spec)
+    from workerctl.limits import limits
+
+    if found := limits(args):
+        spec["limits"] = found
+    return {"spec": spec, "env": environment(args)}
+
+
+def argv(words: list[str]) -> list[str]:
+    if not words:
+        raise UsageError("run what? Write: workerctl run [OPTIONS] [--] COMMAND [ARGUMENT…]")
+    if not words[0]:
+        raise UsageError("the command is an empty word; a shell variable may be unset")
+    for number, word in enumerate(words):
+        text_only(word, f"argument {number}" if number else "the command")
+    return words
+
+
+def text_only(text: str, what: str) -> str:
+    """Raises UsageError where bytes of the command line were not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} is not UTF-8, and workerd takes nothing else: {os.fsencode(text)!r}") from None
+    return text
+
+
+def current_umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask & 0o777
+
+
+def absolute(path: str, what: str) -> str:
+    """As the caller means it, with symbolic links resolved: workerd follows none
+    on the way to a mount, and a `..` after a link would be somewhere else."""
+    if not path:
+        raise UsageError(f"{what}: the path is empty")
+    try:
+        return os.path.realpath(text_only(path, what))
+    except OSError as error:
+        raise UsageError(f"{what} {path}: {error.strerror}") from error
+
+
+def inside(path: str, args: Args, what: str) -> str:
+    """A path as the job will see it: another root's is taken as written."""
+    if not args.has("rootfs"):
+        return absolute(path, what)
+    if not path.startswith("/"):
+        raise UsageError(f"{what} {path}: with --rootfs this path begins with /")
+    return os.path.normpath(text_only(path, what))
+
+
+def workdir(args: Args) -> str:
+    given = args.text("workdir")
+    if given is not None:
+        return inside(given, args, "--workdir")
+    if args.has("rootfs"):
+        return "/"
+    try:
+        return text_only(os.getcwd(), "the current directory's name")
+    except FileNotFoundError:
+        raise UsageError("the current directory is gone; say where to run: --workdir DIR") from None
+
+
+def job_name(name: str) -> str:
+    plain = name.replace("_", "a").replace(".", "a").replace("-", "a")
+    if not (plain.isascii() and plain.isalnum() and name[0].isalnum() and len(name) <= MAX_NAME):
+        raise UsageError(
+            f"--name {name}: a name has letters, digits, dot, dash and underscore, "
+            f"begins with a letter or digit, and is at most {MAX_NAME} long"
+        )
+    return name
+
+
+def host_name(name: str) -> str:
+    plain = name.replace(".", "a").replace("-", "a")
+    if not (plain.isascii() and plain.isalnum() and name[0].isalnum() and name[-1].isalnum() and len(name) <= MAX_NAME):
+        raise UsageError(f"--hostname {name}: a host name has letters, digits, dot and dash, and at most {MAX_NAME}")
+    return name
+
+
+def environment(args: Args) -> dict[str, str]:
+    """What the command gets: a few of the caller's variables, all with --env-all, and those named."""
+    env = {}
+    for name, value in os.environ.items():
+        if args.has("env-all") or name in ENV_PASSED or name.startswith("LC_"):
+            try:
+                (name + value).encode()
+            except UnicodeEncodeError:
+                continue  # nobody asked for this very variable
+            env[name] = value
+    for given in args.texts("env"):
+        name, equals, value = given.partition("=")
+        if not name:
+            raise UsageError(f"--env {given}: write NAME=VALUE, or NAME to pass on your own")
+        if not equals:
+            if name not in os.environ:
+                raise UsageError(f"--env {name}: there is no such variable here; write {name}=VALUE")
+            value = os.environ[name]
+        env[text_only(name, f"--env {name}")] = text_only(value, f"the value of --env {name}")
+    return env
+
+
+def _files(args: Args, spec: dict[str, Any]) -> None:
+    if (rootfs := args.text("rootfs")) is not None:
+        spec["rootfs"] = absolute(rootfs, "--rootfs")
+    if args.has("read-only"):
+        spec["read_only"] = True
+    mounts = [_mount(kind, value, args) for kind, value in args.order if kind in MOUNTS]
+    if mounts:
+        spec["mounts"] = mounts
+
+
+def _mount(kind: str, value: str, args: Args) -> dict[str, Any]:
+    if kind in ("rw", "ro"):
+        return {"kind": kind, "target": inside(value, args, f"--{kind}")}
+    if kind == "tmpfs":
+        target, colon, size = value.partition(":")
+        mount: dict[str, Any] = {"kind": kind, "target": inside(target, args, "--tmpfs")}
+        if colon:
+            from workerctl.limits import size_of
+
+            mount["size"] = size_of(size, "--tmpfs")
+        return mount
+    source, _, rest = value.partition(":")
+    target, colon, mode = rest.partition(":")
+    if not source or not target or (colon and mode not in ("ro", "rw")):
+        raise UsageError(f"--bind {value}: write SOURCE:TARGET or SOURCE:TARGET:ro")
+    return {
+        "kind": "bind-ro" if mode == "ro" else "bind",
+        "source": absolute(source, "--bind"),
+        "target": inside(target, args, "--bind"),
+    }
+
+
+def _ending(args: Args, spec: dict[str, Any]) -> None:
+    if (output := args.text("max-output")) is not None:
+        from workerctl.limits import size_of
+
+        spec["max_output"] = size_of(output, "--max-output")
+    if (signal := args.text("stop-signal")) is not None:
+        from workerctl.signals import number
+
+        spec["stop_signal"] = number(signal, "--stop-signal")
+    if (grace := args.text("grace")) is not None:
+        from workerctl.limits import grace_of
+
+        spec["grace"] = grace_of(grace, "--grace")

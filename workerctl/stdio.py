@@ -1,0 +1,79 @@
+"""The three standard descriptors: every byte written, notices, and what people see.
+
+Data goes to stdout and notices to stderr, both as plain bytes on the descriptor:
+nothing is left in a buffer to fail at exit. An error while writing is the
+caller's to handle (BrokenPipeError ends workerctl quietly, in cli).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+STDOUT = 1
+STDERR = 2
+
+
+def keep_three_open() -> None:
+    """Nothing that is opened later may become stdout: `workerctl … >&-` would
+    write its answer into its own socket."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The wrong way round on purpose: using it fails, as on a closed one.
+            os.open("/dev/null", os.O_RDONLY if fd else os.O_WRONLY)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            _wait_writable(fd)
+
+
+def _wait_writable(fd: int) -> None:
+    """Somebody else set the open file to non-blocking; it is not ours to change back."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
+
+
+def put(text: str) -> None:
+    """Text to stdout, in the terminal's encoding; what that lacks is shown as \\u…"""
+    write_all(STDOUT, text.encode(encoding(), "backslashreplace"))
+
+
+def note(sentence: str) -> None:
+    """A notice or an error to stderr: `workerctl: sentence`. Never fails."""
+    from workerctl.escape import visible
+
+    try:
+        write_all(STDERR, f"workerctl: {visible(sentence)}\n".encode(encoding(), "backslashreplace"))
+    except OSError:
+        return  # nobody can be told
+
+
+def encoding() -> str:
+    return (sys.stdout.encoding if sys.stdout else None) or "utf-8"
+
+
+def is_terminal(fd: int) -> bool:
+    return os.isatty(fd)
+
+
+def colour() -> bool:
+    """Whether stdout may have colours (https://no-color.org)."""
+    return is_terminal(STDOUT) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def put_json(value: object) -> None:
+    """One JSON value: indented for people, on one line for programs."""
+    import json
+
+    indent = 2 if is_terminal(STDOUT) else None
+    write_all(STDOUT, json.dumps(value, ensure_ascii=indent is not None, indent=indent).encode() + b"\n")

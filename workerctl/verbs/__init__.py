@@ -1,0 +1,41 @@
+"""The verbs by name. Each is a module with its table, VERB, and main(Args) -> exit code;
+it is imported when it is called, so that no verb pays for another."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as typing has it, without its 9 ms
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from workerctl.options import Args, Verb
+
+    class VerbModule(Protocol):
+        VERB: Verb
+
+        def main(self, args: Args) -> int: ...
+
+
+VERBS = {
+    "run": "start a command as a job",
+    "ps": "list jobs",
+    "status": "show all about a job",
+    "out": "show a job's output",
+    "wait": "wait for jobs to finish",
+    "stop": "stop jobs: ask, wait, then kill",
+    "kill": "send a job a signal",
+    "info": "show what the daemon is and can do",
+    "version": "show the versions of workerctl and workerd",
+    "help": "explain a verb",
+}
+ALIASES = {"r": "run", "s": "status", "o": "out", "k": "kill", "list": "ps", "ls": "ps", "logs": "out"}
+
+
+def load(name: str) -> VerbModule:
+    from importlib import import_module
+
+    module: VerbModule = import_module(f"workerctl.verbs.{name}")
+    return module
+
+
+def aliases_of(name: str) -> list[str]:
+    return [alias for alias, verb in ALIASES.items() if verb == name]

@@ -1,0 +1,101 @@
+"""`run`: start a job; on request wait for it, or follow what it writes."""
+
+from __future__ import annotations
+
+from workerctl import stdio
+from workerctl.options import Args, Option, Verb
+from workerctl.spec import run_params
+from workerctl.wire import Connection
+
+TYPE_CHECKING = False  # as typing has it, without its 9 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+VERB = Verb(
+    "run",
+    "[OPTIONS] [--] COMMAND [ARGUMENT…]",
+    "Start a command as a job and print its id.",
+    options_first=True,
+    text="""
+        Options end at the first word that is none: `workerctl run ls -l` gives -l to ls.
+
+        The exit code is 0 once the command runs; with --wait or -f it is the command's own,
+        128+N when signal N killed it, 124 when its time was over, 125 when workerctl or workerd
+        failed, 126 when the command cannot be executed and 127 when it was not found.
+
+        The command sees the machine's files read-only, its working directory as you may write
+        it, and of your environment PATH HOME USER LOGNAME SHELL LANG LC_* TZ TERM.
+    """,
+    groups={
+        "How to run it": [
+            Option("--wait", "wait in silence until it ends; Ctrl-C goes to the job, twice stops it"),
+            Option("-f --follow", "show its output live, stdout and stderr apart, until it ends"),
+            Option("--name", "a name, to use in place of the id", "NAME"),
+            Option("-w --workdir", "where it runs [the current directory]", "DIR"),
+            Option("-e --env", "set a variable, or pass on your own", "NAME[=VALUE]", many=True),
+            Option("-E --env-all", "pass on your whole environment"),
+            Option("--json", "print JSON: the id, state and warnings; with --wait the whole job"),
+        ],
+        "Limits (sizes as 256M, 1.5G; none unless given)": [
+            Option("-m --mem --memory", "memory; no swap on top unless --swap says so", "SIZE"),
+            Option("--swap", "swap", "SIZE"),
+            Option("--cpus", "CPU time, in CPUs: 0.5 is half of one", "N"),
+            Option("--cpu-weight", "share of the CPU when it is scarce, 1-10000 [100]", "N"),
+            Option("--cpuset", "run on these CPUs only, as 0-3,6", "LIST"),
+            Option("--pids", "processes and threads", "N"),
+            Option("--io-read-bps", "bytes read a second", "[DISK:]RATE", many=True),
+            Option("--io-write-bps", "bytes written a second", "[DISK:]RATE", many=True),
+            Option("--io-read-iops", "reads a second", "[DISK:]RATE", many=True),
+            Option(
+                "--io-write-iops",
+                "writes a second; DISK is a path on it or MAJ:MIN, every disk if left out",
+                "[DISK:]RATE",
+                many=True,
+            ),
+            Option("--io-weight", "share of the disks when they are busy, 1-10000 [100]", "N"),
+            Option("--max-output", "output kept; the oldest goes first", "SIZE"),
+        ],
+        "What it sees": [
+            Option("--net", "none (loopback only), bridge or host [none]", "KIND"),
+            Option("--hostname", "its host name", "NAME"),
+            Option("--rw", "let it write here (where you may)", "PATH", many=True),
+            Option("--ro", "make this read-only", "PATH", many=True),
+            Option("--bind", "show SRC at DST", "SRC:DST[:ro]", many=True),
+            Option("--tmpfs", "an empty directory in memory", "PATH[:SIZE]", many=True),
+            Option("--rootfs", "use this tree as its root", "DIR"),
+            Option("--read-only", "let it write nowhere but in /tmp and the like"),
+        ],
+        "How it ends": [
+            Option("--stop-signal", "what `stop` sends first [TERM]", "SIG"),
+            Option("--grace", "time from there to SIGKILL [10s]", "TIME"),
+        ],
+    },
+    examples=[
+        ("run --mem 256M -- make -j4", "a limited job; its id is printed"),
+        ("run -f --cpus 0.5 ./report.sh", "output live, exit code its own"),
+        ("run --wait -m 1G --pids 50 make test && echo good", "as part of a script"),
+        ("run --io-write-bps /srv:10M tar cf /srv/a.tar .", "at most 10 MiB a second to /srv's disk"),
+        ("run --rw /srv/data --net bridge ./sync", "may write /srv/data, has a network"),
+    ],
+)
+
+
+def main(args: Args) -> int:
+    params = run_params(args)
+    if args.has("follow") or args.has("wait"):
+        from workerctl.attend import attend
+
+        return attend(params, follow=args.has("follow"), as_json=args.has("json"))
+    with Connection() as connection:
+        result = connection.call("job.run", params)
+    warn(result)
+    if args.has("json"):
+        stdio.put_json({"id": result["id"], "state": result["state"], "warnings": result.get("warnings", [])})
+    else:
+        stdio.put(result["id"] + "\n")
+    return 0
+
+
+def warn(result: dict[str, Any]) -> None:
+    for warning in result.get("warnings", []):
+        stdio.note(f"warning: {warning}")

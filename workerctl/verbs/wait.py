@@ -1,0 +1,70 @@
+"""`wait`: until jobs are finished."""
+
+from __future__ import annotations
+
+from workerctl import exitcode, stdio
+from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.wire import Connection
+
+TYPE_CHECKING = False  # as typing has it, without its 9 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+VERB = Verb(
+    "wait",
+    "[OPTIONS] ID…",
+    "Wait until jobs are finished.",
+    text="""
+        Prints nothing, but with --any the id of the job that finished. The exit code is the
+        job's own; of several jobs the first one that is not 0; 124 when the time was over.
+    """,
+    groups={
+        "Options": [
+            Option("--any", "wait for one of them, not all, and print which"),
+            Option("--timeout", "give up after this long, as 90s or 5m; the jobs run on", "TIME"),
+            Option("--json", "print the finished job as JSON; an array where several were named"),
+        ],
+    },
+    examples=[
+        ("wait build && echo good", "the job named build"),
+        ("wait $(workerctl ps -q)", "all that run now"),
+        ("wait --any --timeout 10m j1 j2", "the first of two, ten minutes at most"),
+    ],
+)
+
+
+def main(args: Args) -> int:
+    if not args.words:
+        raise UsageError("wait for which job? Write: workerctl wait ID…")
+    params: dict[str, Any] = {"ids": args.words}
+    if args.has("any"):
+        params["any"] = True
+    with Connection() as connection:
+        answer = _wait(connection, params, args)
+    jobs = answer["finished"]
+    _show(jobs, args)
+    codes = [exitcode.of_job(job) for job in jobs]
+    if answer.get("pending") and not (args.has("any") and jobs):
+        stdio.note(f"not finished yet: {', '.join(answer['pending'])}")
+        return exitcode.TIMED_OUT
+    return next((code for code in codes if code), 0)
+
+
+def _wait(connection: Connection, params: dict[str, Any], args: Args) -> dict[str, Any]:
+    text = args.text("timeout")
+    if text is None:
+        return connection.call_patiently("job.wait", params)
+    from workerctl.limits import duration_of
+
+    # Not patiently: asked again, the whole time would begin anew.
+    return connection.call("job.wait", {**params, "timeout": duration_of(text, "--timeout")})
+
+
+def _show(jobs: list[dict[str, Any]], args: Args) -> None:
+    if args.has("json"):
+        from workerctl.complete import complete_job
+
+        shown = [complete_job(job) for job in jobs]
+        stdio.put_json(shown[0] if len(args.words) == 1 and shown else shown)
+    elif args.has("any"):
+        stdio.put("".join(f"{job['id']}\n" for job in jobs))

@@ -1,0 +1,252 @@
+"""The connection to workerd: connecting, sending a line, its answer, plain JSON calls.
+
+The short verbs (`run`, `wait`, `kill` …) speak plain JSON values through here,
+since importing msgspec, socket and typing alone takes four times as long as
+starting Python; `workerctl.client` has the typed calls on top. Hence `_socket`
+(the C half of `socket`, without the enums), and imports where they are needed.
+What must hold: one request is under way at a time, unless by `call_many`.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, MSG_NOSIGNAL, SOCK_STREAM, socket
+
+TYPE_CHECKING = False  # as typing has it, without its 9 ms
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from socket import socket as FullSocket
+    from typing import Any
+
+    from workerd.errors import WorkerError
+
+# As workerd.protocol has them; a test holds them equal.
+DEFAULT_SOCKET = "/run/workerd/workerd.sock"
+MAX_REQUEST = 1 << 20
+READ_SIZE = 1 << 18
+WINDOW = 64
+"""requests under way at most in `call_many`, so that neither side's buffer fills"""
+
+
+def socket_path(given: str | None = None) -> str:
+    """The one given, or the environment's, or the system's."""
+    return given or os.environ.get("WORKERD_SOCKET") or DEFAULT_SOCKET
+
+
+class Connection:
+    """A blocking connection. Raises ConnectionFailed (NotRunning, SocketForbidden)."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = socket_path(path)
+        self._sock = _connect(self.path)
+        self._rest = b""
+        self._id = 0
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def next_id(self) -> int:
+        self._id += 1
+        return self._id
+
+    def send(self, line: bytes, fds: Sequence[int] = ()) -> None:
+        """One request, its newline included, and the descriptors that ride on it."""
+        if len(line) > MAX_REQUEST:
+            raise _too_large(len(line))
+        try:
+            if fds:
+                from workerd import fdpass
+
+                line = line[fdpass.send(self._full_socket(), line, fds) :]
+            self._sock.sendall(line, MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            # The daemon may have said why before it hung up: the answer is read all the same.
+            if not self._fill():
+                raise _lost() from error
+
+    def receive(self) -> bytes:
+        """One answer, of any length, without its newline."""
+        parts: list[bytes] = []
+        while (end := self._rest.find(b"\n")) < 0:
+            parts.append(self._rest)
+            self._rest = b""
+            if not self._fill():
+                raise _lost()
+        parts.append(self._rest[:end])
+        self._rest = self._rest[end + 1 :]
+        return b"".join(parts)
+
+    def receive_with_fds(self, max_fds: int) -> tuple[bytes, list[int]]:
+        """One answer and the descriptors that ride on it, now the caller's to close."""
+        from workerd import fdpass
+
+        sock = self._full_socket()
+        fds: list[int] = []
+        try:
+            while b"\n" not in self._rest:
+                data, more = fdpass.receive(sock, READ_SIZE, max_fds)
+                fds += more
+                if not data:
+                    raise _lost()
+                self._rest += data
+            line, _, self._rest = self._rest.partition(b"\n")
+        except BaseException as error:
+            fdpass.close_all(fds)
+            if isinstance(error, ConnectionResetError):
+                raise _lost() from error
+            raise
+        return line, fds
+
+    def _full_socket(self) -> FullSocket:
+        """The same connection with all that the socket module adds, as fdpass wants it."""
+        from socket import socket as full_socket
+
+        sock = full_socket(fileno=self._sock.detach())
+        self._sock = sock
+        return sock
+
+    def _fill(self) -> bool:
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except ConnectionResetError:
+            return False
+        self._rest += data
+        return bool(data)
+
+    def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The result as plain JSON values. Raises what the daemon answers."""
+        number = self.next_id()
+        self.send(_request(number, method, params))
+        return _result(_answer(self.receive(), {number}))
+
+    def call_with_fds(self, method: str, params: dict[str, Any], max_fds: int) -> tuple[dict[str, Any], list[int]]:
+        """As `call`, with the descriptors that ride on the answer, now the caller's to close."""
+        number = self.next_id()
+        self.send(_request(number, method, params))
+        line, fds = self.receive_with_fds(max_fds)
+        try:
+            return _result(_answer(line, {number})), fds
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+
+    def call_patiently(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """As `call`, asked again through a restart of the daemon: only for what
+        may be asked twice, as job.wait."""
+        try:
+            return self.call(method, params)
+        except Exception as error:
+            from workerctl.patience import call_again
+
+            return call_again(self, method, params, error)
+
+    def reconnect(self) -> None:
+        self._sock.close()
+        self._rest = b""
+        self._sock = _connect(self.path)
+
+    def call_many(self, method: str, params: Sequence[dict[str, Any]]) -> list[dict[str, Any] | WorkerError]:
+        """Several calls under way at once; their results or errors, in order."""
+        results: dict[int, dict[str, Any] | WorkerError] = {}
+        waiting: set[int] = set()
+        first = self._id + 1
+        for one in params:
+            number = self.next_id()
+            self.send(_request(number, method, one))
+            waiting.add(number)
+            if len(waiting) >= WINDOW:
+                self._collect(waiting, results)
+        while waiting:
+            self._collect(waiting, results)
+        return [results[number] for number in range(first, first + len(params))]
+
+    def _collect(self, waiting: set[int], results: dict[int, dict[str, Any] | WorkerError]) -> None:
+        from workerd.errors import ConnectionFailed, WorkerError
+
+        answer = _answer(self.receive(), waiting)
+        number = min(waiting) if answer.get("id") is None else answer["id"]
+        waiting.discard(number)
+        try:
+            results[number] = _result(answer)
+        except ConnectionFailed:
+            raise
+        except WorkerError as error:
+            results[number] = error
+
+
+def _request(number: int, method: str, params: dict[str, Any]) -> bytes:
+    import json
+
+    message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _answer(line: bytes, expected: set[int]) -> dict[str, Any]:
+    import json
+
+    try:
+        answer = json.loads(line)
+    except ValueError as error:
+        raise _garbled(str(error)) from error
+    # An answer without an id is to a request that the daemon could not read: ours.
+    if not isinstance(answer, dict) or answer.get("id") not in {None, *expected}:
+        raise _garbled("it answers something that was not asked")
+    return answer
+
+
+def _result(answer: dict[str, Any]) -> dict[str, Any]:
+    if (failure := answer.get("error")) is not None:
+        raise _error(failure)
+    result = answer.get("result")
+    if not isinstance(result, dict):
+        raise _garbled("an answer with neither a result nor an error")
+    return result
+
+
+def _error(answer: dict[str, Any]) -> WorkerError:
+    """As protocol.error_from, from plain values."""
+    from workerd.errors import BY_KIND, WorkerError
+
+    data = dict(answer.get("data") or {})
+    made = BY_KIND.get(str(data.pop("kind", "")), WorkerError)
+    return made(str(answer.get("message", "")), **data)
+
+
+def _connect(path: str) -> socket:
+    sock = socket(AF_UNIX, SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        from workerctl.reach import explain
+
+        raise explain(path, error) from error
+    return sock
+
+
+def _lost() -> WorkerError:
+    from workerd.errors import ConnectionFailed
+
+    return ConnectionFailed("the connection to workerd was lost before it answered; see: journalctl -u workerd")
+
+
+def _garbled(what: str) -> WorkerError:
+    from workerd.errors import ConnectionFailed
+
+    return ConnectionFailed(f"this is not workerd's answer, or not of this version: {what}")
+
+
+def _too_large(size: int) -> WorkerError:
+    from workerd.errors import InvalidParams
+
+    return InvalidParams(
+        f"the request is {size} bytes long, more than the {MAX_REQUEST} that workerd takes; "
+        "give long arguments or environments to the command in a file"
+    )
