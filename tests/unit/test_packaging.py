@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import workerd
+from workerd import config
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = "workerd/init/worker-init"
@@ -265,3 +266,16 @@ class TestUnits:
     @pytest.mark.parametrize(("unit", "tenths"), [("workerd.service", 70), ("workerd-jobs.service", 20)])
     def test_exposure_stays_below(self, unit: str, tenths: int) -> None:
         run("systemd-analyze", "security", "--no-pager", "--offline=true", f"--threshold={tenths}", f"systemd/{unit}")
+
+
+class TestSampleConfiguration:
+    SAMPLE = ROOT / "systemd/workerd.toml"
+
+    def test_changes_nothing(self) -> None:
+        assert config.load(self.SAMPLE, required=True) == config.Config()
+
+    def test_shows_the_true_defaults(self, tmp_path: Path) -> None:
+        shown = re.sub(r"^#(\w+ = )", r"\1", self.SAMPLE.read_text(), flags=re.MULTILINE)
+        assert shown.count("\n#count") == 0
+        (tmp_path / "shown.toml").write_text(shown)
+        assert config.load(tmp_path / "shown.toml", required=True) == config.Config()
