@@ -53,7 +53,8 @@ class JobCgroup:
 
     def usage(self) -> Usage:
         """What the job has used until now. Twelve small reads. Nested cgroups
-        that the job made are included."""
+        that the job made are included. `oom_kills` is the kernel's count, in which
+        a process killed with its whole group may be two."""
         node = self._node
         cpu, memory, pids = node.cpu.stat or {}, node.memory.events or {}, node.pids.events or {}
         read, written = _io_bytes(node.io.stat)
@@ -203,9 +204,16 @@ def _pidfd(pid: int) -> int | None:
 
 
 def _io_bytes(stat: dict[str, dict[str, str]] | None) -> tuple[int | None, int | None]:
-    """(read, written) over all disks; stacked devices left out, since what goes
-    through them is counted again below."""
+    """(read, written) over all disks. What goes through a stacked device is mostly
+    counted again below it, so those are not added; but where less is counted below
+    (a RAID 5, a loop device), the stacked device's own figure holds."""
     if stat is None:
         return None, None
-    figures = [fields for device, fields in stat.items() if "rbytes" in fields and not blockdev.is_stacked(device)]
-    return sum(int(one["rbytes"]) for one in figures), sum(int(one["wbytes"]) for one in figures)
+    stacked = {device: blockdev.is_stacked(device) for device in stat}
+
+    def total(key: str) -> int:
+        figures = {device: int(fields.get(key, 0)) for device, fields in stat.items()}
+        below = sum(number for device, number in figures.items() if not stacked[device])
+        return max(below, *(number for device, number in figures.items() if stacked[device]), 0)
+
+    return total("rbytes"), total("wbytes")
