@@ -50,9 +50,16 @@ def _stays(char: str) -> bool:
 
 def quoted(argv: list[str] | tuple[str, ...]) -> str:
     """A command as a person would type it into a shell; on one line."""
+    return visible(" ".join(map(_word, argv)))
+
+
+def _word(word: str) -> str:
+    """shlex.quote, but readable where a word has apostrophes in it."""
     import shlex
 
-    return visible(shlex.join(argv))
+    if "'" in word and not any(char in word for char in '"$`\\!'):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 class Painter:

@@ -10,20 +10,24 @@ from __future__ import annotations
 import io
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
-from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, OverflowMethod, RenderableType
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from workerctl import stdio, words
 from workerctl.accounts import user_name
 from workerctl.escape import quoted, visible
-from workerd.units import format_duration, format_size
+from workerd.units import format_size
 
 UNBOUNDED = 100_000
 """columns where the output is no terminal"""
+GAP = 2
+LEAST_COMMAND = 20
+LONGEST_NAME = 20
 STATE_STYLES = {
     "queued": "cyan",
     "starting": "cyan",
@@ -70,32 +74,32 @@ def terminal_width() -> int:
 def job_table(jobs: list[dict[str, Any]]) -> Table:
     """One job a line; what matters least goes first where the terminal is narrow."""
     width = terminal_width() if stdio.is_terminal(stdio.STDOUT) else UNBOUNDED
-    several_users = len({job["uid"] for job in jobs} | {os.getuid()}) > 1
-    named = any(job["spec"].get("name") for job in jobs)
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    columns: list[tuple[str, Any]] = [("ID", _id)]
-    if named:
-        columns.append(("NAME", _name))
-    if several_users or width >= 100:
-        columns.append(("USER", lambda job: Text(visible(user_name(job["uid"])))))
-    columns += [("COMMAND", _command), ("STATE", _short_state)]
-    if width >= 60:
-        columns.append(("AGE", lambda job: Text(words.age(job, _now()))))
-    if width >= 72:
-        columns.append(("CPU", _cpu))
-    if width >= 50:
-        columns.append(("MEMORY", _memory))
-    for title, _ in columns:
-        if title == "COMMAND":
-            table.add_column(
-                title, ratio=1 if width < UNBOUNDED else None, no_wrap=True, overflow="ellipsis", min_width=8
-            )
-        else:
-            right = title in ("AGE", "CPU")
-            table.add_column(title, no_wrap=True, overflow="ellipsis", justify="right" if right else "left")
-    for job in jobs:
-        table.add_row(*(cell(job) for _, cell in columns))
+    columns = {title: [cell(job) for job in jobs] for title, cell in COLUMNS.items()}
+    if not any(job["spec"].get("name") for job in jobs):
+        del columns["NAME"]
+    widths = {title: _column_width(title, cells) for title, cells in columns.items()}
+    command = widths["COMMAND"]
+    for title in ("CPU", "USER", "AGE", "MEMORY", "NAME"):
+        if sum(widths.values()) + GAP * (len(widths) - 1) - command + min(command, LEAST_COMMAND) > width:
+            widths.pop(title, None)
+    rest = width - (sum(widths.values()) - command) - GAP * (len(widths) - 1)
+    widths["COMMAND"] = max(1, min(command, rest))
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    for title, size in widths.items():
+        right = title in ("AGE", "CPU")
+        table.add_column(title, width=size, no_wrap=True, overflow=_cut(), justify="right" if right else "left")
+    for row in zip(*(columns[title] for title in widths), strict=True):
+        table.add_row(*row)
     return table
+
+
+def _column_width(title: str, cells: list[Text]) -> int:
+    natural = max([len(title), *(cell.cell_len for cell in cells)])
+    return min(natural, LONGEST_NAME) if title in ("NAME", "USER") and stdio.is_terminal(stdio.STDOUT) else natural
+
+
+def _cut() -> OverflowMethod:
+    return "ellipsis" if stdio.is_unicode() else "crop"
 
 
 def _now() -> int:
@@ -126,9 +130,17 @@ def state_style(job: dict[str, Any]) -> str:
     return "red"
 
 
+def _user(job: dict[str, Any]) -> Text:
+    return Text(visible(user_name(job["uid"])))
+
+
+def _age(job: dict[str, Any]) -> Text:
+    return Text(words.age(job, _now()))
+
+
 def _cpu(job: dict[str, Any]) -> Text:
     used = (job.get("usage") or {}).get("cpu_usec")
-    return Text("-" if used is None else format_duration(used // 1000 * 1000))
+    return Text("-" if used is None else words.brief(used))
 
 
 def _memory(job: dict[str, Any]) -> Text:
@@ -142,76 +154,79 @@ def _memory(job: dict[str, Any]) -> Text:
     return Text(text, style="yellow" if limit and used > 0.9 * limit else "")
 
 
+COLUMNS: dict[str, Callable[[dict[str, Any]], Text]] = {
+    "ID": _id,
+    "NAME": _name,
+    "USER": _user,
+    "COMMAND": _command,
+    "STATE": _short_state,
+    "AGE": _age,
+    "CPU": _cpu,
+    "MEMORY": _memory,
+}
+
+
 def job_panel(job: dict[str, Any]) -> RenderableType:
     """All about one job, a fact a line."""
-    rows: list[tuple[str, RenderableType]] = [("state", Text(visible(words.state(job)), style=state_style(job)))]
     spec = job["spec"]
+    rows: list[tuple[str, Text]] = [("state", Text(visible(words.state(job)), style=state_style(job)))]
     rows.append(("command", Text(quoted(spec["argv"]))))
     rows.append(("user", Text(visible(user_name(job["uid"])))))
     rows.append(("directory", Text(visible(spec.get("cwd", "/")))))
     rows += [(name, Text(text)) for name, text in _times(job)]
-    rows += [(name, Text(visible(text))) for name, text in _limits(job)]
-    rows += [(name, Text(text)) for name, text in words.usage(job)]
+    rows += _section("limits", words.limits_in_force(job))
+    rows += _section("used", [f"{name} {text}" for name, text in words.usage(job)])
     if job.get("output_end") is not None:
         rows.append(("output", Text(words.size(job["output_end"]))))
     if job["state"] not in ("queued", "finished") and job.get("pid"):
         rows.append(("host pid", Text(str(job["pid"]))))
-    rows += [("warning", Text(visible(warning), style="yellow")) for warning in job.get("warnings") or []]
-    title = Text(visible(job["id"]), style="bold")
-    if spec.get("name"):
-        title.append(" " + visible(spec["name"]), style="bold cyan")
+    rows += _section("warnings", job.get("warnings") or [], style="yellow")
+    title = visible(job["id"]) + (f" ({visible(spec['name'])})" if spec.get("name") else "")
     return _panel(title, rows)
 
 
-def _panel(title: Text, rows: list[tuple[str, RenderableType]]) -> RenderableType:
-    table = Table(box=box.ROUNDED, show_header=False, title=title, title_justify="left")
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+def _section(title: str, lines: list[str], style: str = "") -> list[tuple[str, Text]]:
+    return [(title if place == 0 else "", Text(visible(line), style=style)) for place, line in enumerate(lines)]
+
+
+def _panel(title: str, rows: list[tuple[str, Text]]) -> RenderableType:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
-    return table
+        grid.add_row(name, value)
+    return Panel(grid, title=Text(title, style="bold"), title_align="left", expand=False, padding=(0, 1))
 
 
 def _times(job: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("created", local_time(job["created"]))]
     if job.get("started"):
         rows.append(("started", local_time(job["started"])))
+        if not job.get("finished"):
+            rows.append(("runs for", words.ran_for(job, _now())))
     if job.get("finished"):
-        rows.append(("finished", local_time(job["finished"])))
-    if job.get("started"):
-        rows.append(("ran for" if job.get("finished") else "runs for", words.age(job, _now())))
+        after = f", after {words.ran_for(job, _now())}" if job.get("started") else ""
+        rows.append(("finished", local_time(job["finished"]) + after))
     return rows
 
 
 def local_time(usec: int) -> str:
-    moment = time.localtime(usec // 1_000_000)
-    return time.strftime("%Y-%m-%d %H:%M:%S", moment)
-
-
-def _limits(job: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was asked for; what is in force beside it where that is something else."""
-    wanted = dict(words.limits(job["spec"].get("limits") or {}))
-    effective = None if job.get("effective") is None else dict(words.limits(job["effective"]))
-    rows = []
-    for name, figure in wanted.items():
-        real = figure if effective is None else effective.get(name, "none")
-        rows.append((f"limit: {name}", figure if real == figure else f"{real} in force, {figure} asked for"))
-    return rows
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(usec // 1_000_000))
 
 
 def info_panel(info: dict[str, Any]) -> RenderableType:
-    rows: list[tuple[str, RenderableType]] = [
+    rows: list[tuple[str, Text]] = [
         ("version", Text(visible(info["version"]))),
-        ("running since", Text(f"{local_time(info['started'])}, pid {info['pid']}")),
+        ("running", Text(f"since {local_time(info['started'])}, pid {info['pid']}")),
         ("socket", Text(visible(info["socket"]))),
         ("state", Text(visible(info["state_dir"]))),
         ("cgroup", Text(visible(info["cgroup"]))),
-        ("limits it can hold", Text(visible(", ".join(info["controllers"]) or "none"))),
+        ("can limit", Text(visible(", ".join(info["controllers"]) or "none"))),
     ]
     if info.get("missing_controllers"):
-        rows.append(("and cannot", Text(visible(", ".join(info["missing_controllers"])), style="yellow")))
+        rows.append(("cannot", Text(visible(", ".join(info["missing_controllers"])), style="yellow")))
     rows.append(("jobs", Text(f"{info['jobs_live']} live, {info['jobs_finished']} finished")))
     rank = "an admin: sees all jobs" if info["admin"] else "sees own jobs"
     rows.append(("you are", Text(f"{visible(user_name(info['uid']))}, {rank}")))
-    rows += [(f"default: {name}", Text(figure)) for name, figure in words.limits(info.get("defaults") or {})]
-    return _panel(Text("workerd", style="bold"), rows)
+    rows += _section("defaults", [f"{name} {figure}" for name, figure in words.limits(info.get("defaults") or {})])
+    return _panel("workerd", rows)

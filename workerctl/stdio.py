@@ -45,6 +45,8 @@ def _wait_writable(fd: int) -> None:
 
 def put(text: str) -> None:
     """Text to stdout, in the terminal's encoding; what that lacks is shown as \\u…"""
+    if not is_unicode():
+        text = text.replace("…", "...")
     write_all(STDOUT, text.encode(encoding(), "backslashreplace"))
 
 
@@ -60,6 +62,10 @@ def note(sentence: str) -> None:
 
 def encoding() -> str:
     return (sys.stdout.encoding if sys.stdout else None) or "utf-8"
+
+
+def is_unicode() -> bool:
+    return encoding().lower().startswith("utf")
 
 
 def is_terminal(fd: int) -> bool:

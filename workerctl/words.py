@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+IO_OF = "IO of "
+
+
 def size(count: int) -> str:
     """1536 → 1.5 KiB."""
     text = format_size(count)
@@ -95,7 +98,7 @@ def limits(found: dict[str, Any]) -> list[tuple[str, str]]:
         if found.get(field) is not None:
             shown.append((name, figure(found[field])))
     for device in found.get("io") or []:
-        shown.append((f"IO of {device.get('device') or 'every disk'}", _io(device)))
+        shown.append((f"{IO_OF}{device.get('device') or 'every disk'}", _io(device)))
     return shown
 
 
@@ -132,7 +135,7 @@ def _of_cpu(used: dict[str, Any]) -> str:
         ("cpu_system_usec", "{} system"),
         ("throttled_usec", "held back for {}"),
     )
-    return ", ".join(_figures(used, fields, format_duration))
+    return ", ".join(_figures(used, fields, brief))
 
 
 def _of_io(used: dict[str, Any]) -> str:
@@ -150,7 +153,7 @@ def _stalls(used: dict[str, Any]) -> str:
         ("memory_pressure_usec", "{} for memory"),
         ("io_pressure_usec", "{} for disks"),
     )
-    return ", ".join(_figures(used, fields, format_duration))
+    return ", ".join(_figures(used, fields, brief))
 
 
 def _figures(used: dict[str, Any], fields: tuple[tuple[str, str], ...], show: Any) -> list[str]:
@@ -162,6 +165,37 @@ def _counts(used: dict[str, Any], fields: tuple[tuple[str, str], ...]) -> list[s
 
 
 def age(job: dict[str, Any], now: int) -> str:
-    """How long it runs, or ran, or waits."""
-    begin = job.get("started") or job["created"]
-    return format_duration(max(0, (job.get("finished") or now) - begin) // 1000 * 1000)
+    """How long ago it was created."""
+    return brief(now - job["created"], least=1_000_000)
+
+
+def ran_for(job: dict[str, Any], now: int) -> str:
+    """How long the command runs, or ran."""
+    return brief((job.get("finished") or now) - job["started"])
+
+
+def brief(usec: int, *, least: int = 1_000) -> str:
+    """A duration without digits that nobody reads: 340ms, 1.2s, 12s, 5m10s, 12d."""
+    steps = ((864_000_000_000, 86_400_000_000), (10_000_000, 1_000_000), (1_000_000, 100_000))
+    step = max(least, next((step for above, step in steps if usec >= above), 1_000))
+    return format_duration(max(0, usec) // step * step)
+
+
+def limits_in_force(job: dict[str, Any]) -> list[str]:
+    """A line for each limit: the figure in force, and the one asked for where it is another."""
+    wanted = dict(limits(job["spec"].get("limits") or {}))
+    if job.get("effective") is None:
+        return [f"{name} {figure}" for name, figure in wanted.items()]
+    real = dict(limits(job["effective"]))
+    lines = []
+    # A device is asked for by a path on it and in force by its number, so these do not compare.
+    for name in [name for name in {**wanted, **real} if not name.startswith(IO_OF)]:
+        figure, asked = real.get(name), wanted.get(name)
+        if figure == asked:
+            lines.append(f"{name} {figure}")
+        elif asked is None:
+            lines.append(f"{name} {figure} (by default)")
+        else:
+            lines.append(f"{name} {figure or 'without limit'} (asked for: {asked})")
+    lines += [f"{name}: {figure} (asked for)" for name, figure in wanted.items() if name.startswith(IO_OF)]
+    return lines + [f"{name}: {figure}" for name, figure in real.items() if name.startswith(IO_OF)]
