@@ -17,7 +17,7 @@ from workerd.errors import InvalidRequest
 FD_SIZE = array.array("i").itemsize
 
 
-def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> int:
+def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
     """Send what the socket takes of `data`; the bytes sent. `fds` ride on the
     first byte: once this has returned they are gone, and stay the caller's to close.
 

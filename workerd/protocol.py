@@ -174,7 +174,9 @@ METHODS: dict[str, Method] = {
     "job.stop": Method(StopParams, Job, "Stop signal, grace, SIGKILL; answers when finished."),
     "job.kill": Method(KillParams, Job, "Send a signal to the command."),
     "output.open": Method(JobParams, OutputOpenResult, "Read-only fds of the log and its index."),
-    "output.wait": Method(OutputWaitParams, OutputWaitResult, "Answers when there is output past `offset`, or no more to come."),
+    "output.wait": Method(
+        OutputWaitParams, OutputWaitResult, "Answers when there is output past `offset`, or no more to come."
+    ),
     "output.read": Method(OutputReadParams, OutputReadResult, "A piece of the output."),
     "daemon.info": Method(InfoParams, InfoResult, "What the daemon is and what it can do."),
 }

@@ -59,8 +59,15 @@ void drop_to_reaper(void) {
     set_capabilities(1ull << CAP_KILL);
 }
 
+/* As much of it as may be had: only CAP_SYS_RESOURCE raises a hard limit. */
 static void set_limit(int resource, rlim_t soft, rlim_t hard, const char *name) {
-    struct rlimit limit = {soft, hard};
+    struct rlimit now, limit = {soft, hard};
+    if (setrlimit(resource, &limit) == 0)
+        return;
+    if (errno != EPERM || getrlimit(resource, &now) < 0)
+        fail("rlimit", name);
+    limit.rlim_max = now.rlim_max;
+    limit.rlim_cur = soft < now.rlim_max ? soft : now.rlim_max;
     if (setrlimit(resource, &limit) < 0)
         fail("rlimit", name);
 }

@@ -26,9 +26,11 @@ static void block_signals(void) {
     sigprocmask(SIG_SETMASK, &all, NULL);
 }
 
+/* Without CAP_SYS_RESOURCE (in a container, say) PID 1 dies with its job when memory
+ * runs out; the daemon then has the outcome from memory.events alone. */
 static void protect_from_oom(void) {
     cleanup_fd int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, "-1000", 5) != 5)
+    if (fd < 0 || (write(fd, "-1000", 5) != 5 && errno != EACCES))
         fail("oom_score_adj", "");
 }
 
@@ -71,7 +73,7 @@ static void wait_for_network(const struct plan *plan) {
 static void enter_namespaces(const struct plan *plan) {
     /* clone3 would take the daemon's cgroup as the namespace's root, not the job's. */
     if (unshare(CLONE_NEWCGROUP) < 0)
-        fail("cgroup namespace", "");
+        fail("cgroup-namespace", "");
     if (sethostname(plan->hostname, strlen(plan->hostname)) < 0)
         fail("hostname", plan->hostname);
     if (plan->net != NET_HOST)
@@ -105,7 +107,14 @@ static pid_t spawn_command(const struct plan *plan, const int write_ends[2]) {
     return pid;
 }
 
-static _Noreturn void be_init(struct plan *plan) {
+/* The plan is nobody's business once it is carried out: what `ps` shows of PID 1 inside
+ * the job is its name alone. */
+static void wipe_arguments(char **argv) {
+    for (; *argv != NULL; argv++)
+        memset(*argv, 0, strlen(*argv));
+}
+
+static _Noreturn void be_init(struct plan *plan, char **arguments) {
     static struct output out;
     int write_ends[2];
     prctl(PR_SET_NAME, "worker-init", 0, 0, 0);
@@ -118,6 +127,7 @@ static _Noreturn void be_init(struct plan *plan) {
     pid_t command = spawn_command(plan, write_ends);
     if (plan->stdin_fd >= 0)
         close(plan->stdin_fd);
+    wipe_arguments(arguments);
     drop_to_reaper();
     reap_forever(plan, &out, command);
 }
@@ -134,7 +144,7 @@ static int run(int argc, char **argv) {
     protect_from_oom();
     pid_t pid = clone_init(&plan);
     if (pid == 0)
-        be_init(&plan);
+        be_init(&plan, argv);
     report_pid(pid);
     return 0;
 }

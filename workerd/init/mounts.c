@@ -37,6 +37,8 @@ int fs_new(const char *type, const char *const options[][2], uint64_t attributes
     cleanup_fd int context = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
     if (context < 0)
         fail(step, type);
+    if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", type, 0) < 0)
+        fail(step, "source");
     for (; options != NULL && (*options)[0] != NULL; options++)
         if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, (*options)[0], (*options)[1], 0) < 0)
             fail(step, (*options)[0]);

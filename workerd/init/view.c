@@ -24,6 +24,7 @@
 #define WALK (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
 
 static int root_tree = -1; /* the new root, detached, then / */
+static int empty_fd = -1;  /* a sealed, empty tmpfs that covers masked directories */
 static int base_fd = -1;   /* where paths of the view are looked up: / or the rootfs */
 static struct mount_op cwd_op = {.kind = MOUNT_RW, .tree = -1};
 
@@ -172,6 +173,15 @@ void view_collect(struct plan *plan) {
     clone_root(plan);
 }
 
+/* What the view replaces goes altogether: nothing of the host's lies beneath it, and the
+ * job's list of mounts is its own. */
+static void detach_host(void) {
+    static const char *const tops[] = {"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp"};
+    for (size_t i = 0; i < sizeof tops / sizeof *tops; i++)
+        while (umount2(tops[i], MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+            ;
+}
+
 /* From here on the process lives in the new root, and the old one is gone. */
 static void enter_root(void) {
     cleanup_fd int slash = open("/", O_PATH | O_CLOEXEC);
@@ -299,6 +309,9 @@ static void build_dev(const struct plan *plan) {
     attach_at(pts, "/dev/pts", "dev");
     cleanup_fd int queues = fs_new("mqueue", NULL, QUIET | MOUNT_ATTR_NOEXEC, "dev");
     attach_at(queues, "/dev/mqueue", "dev");
+    const char *const empty_options[][2] = {{"mode", "555"}, {"nr_inodes", "2"}, {NULL, NULL}};
+    empty_fd = fs_new("tmpfs", empty_options, SEALED, "mask");
+    attach_at(empty_fd, "/dev/shm", "mask"); /* only what is attached can be cloned; shm covers it */
     private_tmpfs("/dev/shm", "1777", plan->tmp_size, "262144", QUIET | MOUNT_ATTR_NOEXEC);
 }
 
@@ -322,7 +335,7 @@ static int open_null(void) {
     return fd;
 }
 
-static void mask(const char *path, int null_fd, int empty_fd) {
+static void mask(const char *path, int null_fd) {
     cleanup_fd int target = open_target(path);
     if (target < 0 && (errno == ENOENT || errno == ENOTDIR))
         return;
@@ -343,14 +356,14 @@ static void seal(const char *path) {
     tree_attach(tree, target, "read-only", path);
 }
 
-static void mask_throttle(int null_fd, int empty_fd) {
+static void mask_throttle(int null_fd) {
     char path[80];
     for (int cpu = 0;; cpu++) {
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/thermal_throttle", cpu);
         cleanup_fd int fd = open_target(path);
         if (fd < 0)
             return;
-        mask(path, null_fd, empty_fd);
+        mask(path, null_fd);
     }
 }
 
@@ -362,15 +375,12 @@ static void mask_all(const struct plan *plan) {
     };
     static const char *const sealed[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
     cleanup_fd int null_fd = open_null();
-    const char *const options[][2] = {{"mode", "555"}, {"nr_inodes", "2"}, {NULL, NULL}};
-    cleanup_fd int empty_fd = fs_new("tmpfs", options, SEALED, "mask");
-    attach_at(empty_fd, "/dev/shm", "mask"); /* a clone needs an attached source; shm covers it below */
     for (size_t i = 0; i < sizeof masked / sizeof *masked; i++)
-        mask(masked[i], null_fd, empty_fd);
-    mask_throttle(null_fd, empty_fd);
+        mask(masked[i], null_fd);
+    mask_throttle(null_fd);
     for (size_t i = 0; i < plan->nmounts; i++)
         if (plan->mounts[i].kind == MOUNT_HIDE)
-            mask(plan->mounts[i].target, null_fd, empty_fd);
+            mask(plan->mounts[i].target, null_fd);
     for (size_t i = 0; i < sizeof sealed / sizeof *sealed; i++)
         seal(sealed[i]);
 }
@@ -387,6 +397,7 @@ static void build_own_tmpfs(const struct plan *plan, const struct mount_op *op) 
 void view_build(struct plan *plan) {
     mode_t saved = umask(0);
     enter_root();
+    detach_host();
     build_kernel_views();
     private_tmpfs("/run", "755", 64 << 20, "65536", QUIET);
     private_tmpfs("/tmp", "1777", plan->tmp_size, "262144", QUIET);
@@ -402,6 +413,7 @@ void view_build(struct plan *plan) {
             place(op->tree, op->target, op->is_dir, op->kind == MOUNT_BIND || op->kind == MOUNT_BIND_RO ? "bind" : "rw");
     }
     mask_all(plan);
+    close(empty_fd);
     close(root_tree);
     umask(saved);
 }

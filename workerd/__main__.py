@@ -1,0 +1,115 @@
+"""workerd: arguments, logging, directories; then workerd.daemon takes over."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from workerd import __version__, daemon
+from workerd.errors import ConfigError, WorkerError
+from workerd.protocol import DEFAULT_SOCKET
+from workerd.supervisor import Place
+
+log = logging.getLogger("workerd")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="workerd",
+        description="Runs commands as limited, isolated jobs. Without systemd, for development: "
+        "workerd --socket /tmp/w/sock --state-dir /tmp/w/state --runtime-dir /tmp/w/run "
+        "--cgroup /sys/fs/cgroup/unified/w --allow-missing-controllers",
+    )
+    add = parser.add_argument
+    add("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="where clients connect (default: %(default)s)")
+    add("--state-dir", default="/var/lib/workerd", metavar="DIR", help="jobs and their output (default: %(default)s)")
+    add("--runtime-dir", default="/run/workerd", metavar="DIR", help="gone after a reboot (default: %(default)s)")
+    add("--cgroup", metavar="PATH", help="the delegated cgroup (default: that of workerd-jobs.service)")
+    add("--config", metavar="FILE", help="the policy (default: /etc/workerd/workerd.toml, if it is there)")
+    add("--check-config", action="store_true", help="say whether the policy is well-formed, and exit")
+    add("--init", default=default_init(), metavar="FILE", help="the worker-init program (default: %(default)s)")
+    add("--allow-missing-controllers", action="store_true", help="start on a host that cannot hold all limits")
+    add("--stop-jobs-on-exit", action="store_true", help="SIGTERM ends the jobs too")
+    add("--verbose", action="store_true", help="log more")
+    add("--version", action="version", version=f"workerd {__version__}")
+    return parser.parse_args(argv)
+
+
+def default_init() -> str:
+    return str(Path(__file__).parent / "init" / "worker-init")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    _start_logging(verbose=arguments.verbose)
+    try:
+        loaded = daemon.load_config(arguments.config)
+        if arguments.check_config:
+            print("the configuration is well-formed")
+            return 0
+        with contextlib.ExitStack() as stack:
+            settings = daemon.Settings(
+                place=_make_place(arguments, stack),
+                socket=arguments.socket,
+                cgroup=arguments.cgroup,
+                config=arguments.config,
+                allow_missing_controllers=arguments.allow_missing_controllers,
+                stop_jobs_on_exit=arguments.stop_jobs_on_exit,
+            )
+            return asyncio.run(daemon.serve(settings, loaded))
+    except (WorkerError, OSError) as error:
+        log.critical("%s", _sentence(error))
+        return 1
+
+
+def _sentence(error: WorkerError | OSError) -> str:
+    if isinstance(error, ConfigError):
+        return f"{error.data.get('path')}:{error.data.get('line')}: {error}" if error.data.get("line") else str(error)
+    return str(error)
+
+
+def _start_logging(*, verbose: bool) -> None:
+    """To stderr; with the priorities of sd-daemon(3) where that is the journal."""
+    handler = logging.StreamHandler()
+    if "JOURNAL_STREAM" in os.environ:
+        handler.setFormatter(_JournalFormatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("workerd: %(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+class _JournalFormatter(logging.Formatter):
+    _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in self._PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+def _make_place(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Place:
+    """The directories, and the lock that keeps a second daemon away from them."""
+    os.umask(0o022)
+    state, runtime = (os.path.realpath(path) for path in (arguments.state_dir, arguments.runtime_dir))
+    for path, mode in ((state, 0o700), (f"{state}/jobs", 0o700), (runtime, 0o755), (f"{runtime}/jobs", 0o700)):
+        os.makedirs(path, mode, exist_ok=True)
+    fd = os.open(f"{state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(f"another workerd uses {state}", path=state, line=0) from error
+    if not os.access(arguments.init, os.X_OK):
+        raise ConfigError(f"{arguments.init} is not there or not executable: build it (make init)", line=0)
+    return Place(state, runtime, os.path.realpath(arguments.init))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

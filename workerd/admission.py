@@ -1,0 +1,132 @@
+"""Whether a job is let in, and as what: the policy's defaults, maxima and totals. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from workerd.auth import Peer, is_admin, may_use_net
+from workerd.config import PerJob, Policy, Totals
+from workerd.errors import InvalidParams, NotPermitted, PolicyExceeded
+from workerd.job import Job, JobSpec, Limits, Mount, MountKind, Net
+from workerd.units import format_size
+
+_MAX_GROUPS = 65_536
+
+
+class Admitted(NamedTuple):
+    spec: JobSpec
+    max_output: int
+
+
+def admit(
+    spec: JobSpec, env: Mapping[str, str], peer: Peer, policy: Policy, live: Iterable[Job], *, nets: frozenset[Net]
+) -> Admitted:
+    """The spec with the policy's defaults filled in. `live` are all jobs that hold
+    resources; `nets` what this daemon can provide.
+
+    Raises InvalidParams, NotPermitted, PolicyExceeded.
+    """
+    _check_text(spec, env)
+    _check_view(spec)
+    _check_net(spec, peer, policy, nets)
+    limits = _with_defaults(spec.limits, policy.defaults.limits)
+    max_output = spec.max_output or policy.defaults.max_output or 2**62
+    if not is_admin(peer, policy):
+        _check_maxima(limits, max_output, policy.maxima)
+    others = list(live)
+    _check_totals(limits, others, policy.machine, "the machine's")
+    if not is_admin(peer, policy):
+        mine = [job for job in others if job.uid == peer.uid]
+        _check_totals(limits, mine, policy.totals(peer.uid, peer.gids), "your")
+    return Admitted(msgspec.structs.replace(spec, limits=limits), max_output)
+
+
+def _check_text(spec: JobSpec, env: Mapping[str, str]) -> None:
+    if not spec.argv[0]:
+        raise InvalidParams("the command is empty: name a program to run", field="argv")
+    texts = {"argv": spec.argv, "cwd": (spec.cwd,), "rootfs": (spec.rootfs or "",)}
+    for field, values in texts.items():
+        if any("\0" in value for value in values):
+            raise InvalidParams(f"{field} has a NUL character, which no program can be given", field=field)
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise InvalidParams(
+                f"environment variable {name!r}: the name must not be empty nor hold '=', neither may hold NUL",
+                field="env",
+            )
+
+
+def _check_view(spec: JobSpec) -> None:
+    for field, path in (("cwd", spec.cwd), ("rootfs", spec.rootfs)):
+        if path is not None and not path.startswith("/"):
+            raise InvalidParams(f"{field} must be an absolute path, not {path!r}", field=field)
+    for mount in spec.mounts:
+        _check_mount(mount)
+
+
+def _check_mount(mount: Mount) -> None:
+    bind = mount.kind in (MountKind.BIND, MountKind.BIND_RO)
+    paths = [mount.target, *([mount.source] if mount.source is not None else [])]
+    if bind != (mount.source is not None):
+        raise InvalidParams(f"a mount of kind {mount.kind} {'needs a' if bind else 'takes no'} source", field="mounts")
+    for path in paths:
+        parts = path.split("/")
+        if not path.startswith("/") or "\0" in path or ".." in parts or "." in parts:
+            raise InvalidParams(f"{path!r} is not an absolute path without . and ..", field="mounts")
+    top = "/" + mount.target.strip("/").split("/")[0]
+    if top in ("/", "/proc", "/sys") or (top == "/dev" and not mount.target.startswith("/dev/shm/")):  # noqa: S108
+        raise InvalidParams(f"nothing can be mounted over {mount.target}", field="mounts")
+
+
+def _check_net(spec: JobSpec, peer: Peer, policy: Policy, nets: frozenset[Net]) -> None:
+    if not may_use_net(peer, spec.net, policy):
+        allowed = ", ".join(sorted(policy.nets))
+        raise NotPermitted(f"network mode {spec.net} is not allowed to you; allowed: {allowed}", field="net")
+    if spec.net not in nets:
+        raise InvalidParams(f"this workerd has no network mode {spec.net}", field="net")
+
+
+def _with_defaults(limits: Limits, defaults: Limits) -> Limits:
+    said = {name: value for name, value in msgspec.structs.asdict(limits).items() if value not in (None, ())}
+    return msgspec.structs.replace(defaults, **said)
+
+
+def _check_maxima(limits: Limits, max_output: int, maxima: PerJob) -> None:
+    asked = msgspec.structs.asdict(limits)
+    for name, most in msgspec.structs.asdict(maxima.limits).items():
+        if most is None or name in ("cpuset", "io"):
+            continue
+        value = asked[name]
+        if value is None:
+            raise PolicyExceeded(f"the policy wants a limit on {name}: at most {_shown(name, most)}", field=name)
+        if value > most:
+            raise PolicyExceeded(
+                f"{name} {_shown(name, value)} is over the policy's maximum of {_shown(name, most)}", field=name
+            )
+    if maxima.max_output is not None and max_output > maxima.max_output:
+        raise PolicyExceeded(
+            f"max-output {format_size(max_output)} is over the policy's maximum of {format_size(maxima.max_output)}",
+            field="max_output",
+        )
+
+
+def _check_totals(limits: Limits, jobs: list[Job], totals: Totals, whose: str) -> None:
+    if totals.jobs is not None and len(jobs) >= totals.jobs:
+        raise PolicyExceeded(f"{whose} total of {totals.jobs} jobs is taken; wait for one to end", field="jobs")
+    for name in ("memory", "cpus", "pids"):
+        total = getattr(totals, name)
+        if total is None:
+            continue
+        taken = sum(getattr(job.spec.limits, name) or 0 for job in jobs)
+        asked = getattr(limits, name) or 0
+        if taken + asked > total:
+            left = _shown(name, max(0, total - taken))
+            message = f"{name} {_shown(name, asked)} is more than the {left} left of {whose} total"
+            raise PolicyExceeded(message, field=name)
+
+
+def _shown(name: str, value: Any) -> str:
+    return format_size(value) if name in ("memory", "swap") else f"{value:g}"

@@ -1,0 +1,160 @@
+"""The daemon from start to stop: everything is made here, in order, and undone in
+reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+from workerd import config, recovery, sdnotify, server
+from workerd.cgroup import CgroupTree, default_root
+from workerd.errors import WorkerError
+from workerd.followers import Followers
+from workerd.registry import Registry
+from workerd.service import Service
+from workerd.stopping import Stopper
+from workerd.store import Store
+from workerd.storethread import StoreThread
+from workerd.supervisor import Place, Supervisor
+
+log = logging.getLogger("workerd")
+
+DEFAULT_CONFIG = "/etc/workerd/workerd.toml"
+SOCKET_GROUP = "worker"
+DRAIN_SECONDS = 5.0
+
+
+class Settings(NamedTuple):
+    """What the command line said."""
+
+    place: Place
+    socket: str
+    cgroup: str | None
+    config: str | None
+    allow_missing_controllers: bool
+    stop_jobs_on_exit: bool
+
+
+def load_config(path: str | None) -> config.Config:
+    """Raises ConfigError; a file that was named must be there."""
+    return config.load(Path(path or DEFAULT_CONFIG), required=path is not None)
+
+
+async def serve(settings: Settings, loaded: config.Config) -> int:
+    """Start, serve, stop; the process's exit status. Raises WorkerError, OSError where
+    it cannot start."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    tree = CgroupTree(
+        Path(settings.cgroup) if settings.cgroup else default_root(), allow_missing=settings.allow_missing_controllers
+    )
+    tree.prepare()
+    if tree.missing:
+        log.warning("this host cannot limit: %s", ", ".join(sorted(tree.missing)))
+    store = StoreThread(Store.open(Path(settings.place.state_dir) / "state.db"))
+    followers = Followers(loop)
+    keeper = KeeperWatch(loop, tree.root, stop)
+    async with asyncio.TaskGroup() as tasks:
+        registry = Registry(loaded, store)
+        supervisor = Supervisor(settings.place, registry, tree, followers, tasks)
+        stopper = Stopper(registry)
+        await recovery.recover(supervisor, stopper)
+        served = server.Server(
+            _listen(settings.socket), Service(supervisor, stopper, followers, settings.socket), tasks
+        )
+        loop.add_signal_handler(signal.SIGHUP, reload, registry, settings.config)
+        served.start()
+        log.info("serving on %s; %d jobs run", settings.socket, len(registry))
+        sdnotify.notify("READY=1")
+        watchdog = Watchdog(loop)
+        await stop.wait()
+        sdnotify.notify("STOPPING=1")
+        served.stop_accepting()
+        if settings.stop_jobs_on_exit:
+            await stopper.stop_everything()
+        await served.drain(DRAIN_SECONDS)
+        watchdog.close()
+        supervisor.close()
+    keeper.close()
+    followers.close()
+    store.close()
+    return 1 if keeper.gone else 0
+
+
+def reload(registry: Registry, path: str | None) -> None:
+    """Take a new policy, or keep the old one and say why. Jobs that run keep what they
+    were admitted with."""
+    sdnotify.notify_reloading()
+    try:
+        registry.config = load_config(path)
+    except (WorkerError, OSError) as error:
+        log.error("the policy is unchanged: %s", error)
+    else:
+        log.info("the policy was read again")
+    sdnotify.notify("READY=1")
+
+
+class Watchdog:
+    """Tells systemd that the loop still turns, where systemd asks for it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._interval = sdnotify.watchdog_interval()
+        self._timer: asyncio.TimerHandle | None = None
+        if self._interval is not None:
+            self._beat(self._interval)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _beat(self, interval: float) -> None:
+        sdnotify.notify("WATCHDOG=1")
+        self._timer = self._loop.call_later(interval, self._beat, interval)
+
+
+class KeeperWatch:
+    """Stops the daemon when the keeper is gone, and with it the cgroups: the restart
+    then brings both back (Requires= in workerd.service). Without a keeper, nothing."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, root: Path, stop: asyncio.Event) -> None:
+        self.gone = False
+        self._loop = loop
+        self._stop = stop
+        self._pidfd = -1
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pids = (root / "keeper" / "cgroup.procs").read_text().split()
+            self._pidfd = os.pidfd_open(int(pids[0]))
+            loop.add_reader(self._pidfd, self._ended)
+
+    def close(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _ended(self) -> None:
+        log.error("the keeper of the jobs' cgroups has ended: stopping, to be started anew with it")
+        self.gone = True
+        self.close()
+        self._stop.set()
+
+
+def _listen(path: str) -> socket.socket:
+    given = sdnotify.listen_socket()
+    if given is not None:
+        return given
+    try:
+        group: int | None = grp.getgrnam(SOCKET_GROUP).gr_gid
+    except KeyError:
+        group = None
+    return server.bind(path, group)

@@ -1,0 +1,91 @@
+"""A job's two directories, and the names in them.
+
+    <state>/jobs/<id>/output, output.idx     kept with the job's record
+    <runtime>/jobs/<id>/exit, control        gone once the outcome is recorded
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import struct
+
+from msgspec import Struct
+
+from workerd import exitrecord
+
+LOG, INDEX = "output", "output.idx"
+
+_ORDER = struct.Struct("<BBHI")
+_SIGNAL, _SIGNAL_ALL = 1, 2
+
+
+class JobFiles:
+    """The paths of one job's files; nothing is open here. Making and removing can
+    each be repeated."""
+
+    def __init__(self, state_dir: str, runtime_dir: str, job_id: str) -> None:
+        self.state = f"{state_dir}/jobs/{job_id}"
+        self.runtime = f"{runtime_dir}/jobs/{job_id}"
+        self.log = f"{self.state}/{LOG}"
+        self.index = f"{self.state}/{INDEX}"
+        self.exit = f"{self.runtime}/exit"
+        self.control = f"{self.runtime}/control"
+
+    def remove_runtime(self) -> None:
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
+    def remove_state(self) -> None:
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def signal(self, number: int, *, everyone: bool) -> bool:
+        """Have PID 1 send it to the command, or to every process of the job. False
+        where nobody listens: the job is over. Raises BlockingIOError where PID 1,
+        paused, has not taken thousands of earlier ones."""
+        kind = _SIGNAL_ALL if everyone else _SIGNAL
+        try:
+            fd = os.open(self.control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENXIO):
+                return False
+            raise
+        try:
+            os.write(fd, _ORDER.pack(kind, number, 0, 0))
+        finally:
+            os.close(fd)
+        return True
+
+
+class OpenFiles(Struct, frozen=True):
+    """What PID 1 is given of them; the daemon closes its own once PID 1 runs."""
+
+    log: int
+    index: int
+    exit: int
+    control: int
+
+    def close(self) -> None:
+        for fd in (self.log, self.index, self.exit, self.control):
+            os.close(fd)
+
+
+def create(files: JobFiles) -> OpenFiles:
+    """All files of a new job. Raises OSError, and then nothing of them is left."""
+    opened: list[int] = []
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        os.mkdir(files.state, 0o700)
+        os.mkdir(files.runtime, 0o700)
+        opened.append(os.open(files.log, flags, 0o600))
+        opened.append(os.open(files.index, flags, 0o600))
+        opened.append(exitrecord.allocate(files.exit))
+        os.mkfifo(files.control, 0o600)
+        opened.append(os.open(files.control, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+    except BaseException:
+        for fd in opened:
+            os.close(fd)
+        files.remove_runtime()
+        files.remove_state()
+        raise
+    return OpenFiles(*opened)

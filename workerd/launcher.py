@@ -1,0 +1,187 @@
+"""Starts worker-init for one job and waits until its command runs, or did not.
+
+The first stage of worker-init clones PID 1 (a child of ours, by CLONE_PARENT), says
+its pid on the status pipe and leaves; end of file there means that the command has
+been exec'ed. Whatever happens, no fd and no zombie stays behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+from typing import NamedTuple
+
+from workerd import jobfiles, sandbox
+from workerd.errors import CannotExecute, CommandNotFound, Exhausted, StartFailed
+from workerd.job import Job
+
+_WALL = 0x40000000
+"""__WALL of waitpid(2): PID 1 was cloned without an exit signal"""
+_STEPS = {
+    "exec": "cannot run the command",
+    "chdir": "working directory",
+    "rootfs": "root file system",
+    "bind": "bind",
+    "rw": "writable path",
+    "ro": "read-only path",
+    "tmpfs": "tmpfs",
+}
+_ALL_SIGNALS = [number for number in range(1, 65) if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33)]
+
+
+class Started(NamedTuple):
+    """A running PID 1. The caller owns the pidfd."""
+
+    pid: int
+    pidfd: int
+
+
+class Launch(NamedTuple):
+    job: Job
+    env: dict[str, str]
+    cgroup_fd: int
+    files: jobfiles.OpenFiles
+    max_output: int
+    stdin: int | None = None
+
+
+class Launcher:
+    """Made once; `close` undoes its signal handler."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, init_path: str, hidden: tuple[str, ...]) -> None:
+        self._loop = loop
+        self._init_path = init_path
+        self._hidden = hidden
+        self._first_stages: set[int] = set()
+        loop.add_signal_handler(signal.SIGCHLD, self._reap_first_stages)
+
+    def close(self) -> None:
+        self._loop.remove_signal_handler(signal.SIGCHLD)
+
+    async def start(self, launch: Launch) -> Started:
+        """Raises StartFailed (or its kinds) with the step that failed, Exhausted, OSError."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            try:
+                first = self._spawn(launch, write_end)
+            finally:
+                os.close(write_end)
+            self._first_stages.add(first)
+            text = await self._read_to_end(read_end)
+        finally:
+            os.close(read_end)
+            self._reap_first_stages()
+        pid, error = _parse(text, launch.job.id)
+        pidfd = os.pidfd_open(pid) if pid else -1
+        if error is None:
+            return Started(pid, pidfd)
+        if pid:
+            await self._collect(pidfd)
+        raise error
+
+    async def _collect(self, pidfd: int) -> None:
+        """A PID 1 that told of its failure is about to exit; nothing else is in it."""
+        done = asyncio.Event()
+        self._loop.add_reader(pidfd, done.set)
+        try:
+            await done.wait()
+            reap(pidfd)
+        finally:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+
+    def _spawn(self, launch: Launch, status: int) -> int:
+        files = launch.files
+        fds = sandbox.Descriptors(
+            cgroup=launch.cgroup_fd,
+            log=files.log,
+            index=files.index,
+            exit=files.exit,
+            status=status,
+            control=files.control,
+            stdin=launch.stdin,
+        )
+        words = sandbox.plan(launch.job, fds, max_output=launch.max_output, hidden=self._hidden)
+        # Duplicated onto itself, an fd loses close-on-exec in the child alone (posix_spawn(3)).
+        actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for _, fd in fds.named()]
+        try:
+            return os.posix_spawn(
+                self._init_path,
+                ["worker-init", *words],
+                launch.env,
+                file_actions=actions,
+                setsigdef=_ALL_SIGNALS,
+                setsigmask=[],
+            )
+        except OSError as error:
+            if error.errno == errno.E2BIG:
+                message = "the arguments and the environment are too long for the kernel"
+                raise StartFailed(message, id=launch.job.id, step="exec", errno=error.errno) from error
+            if error.errno in (errno.EAGAIN, errno.ENOMEM):
+                raise Exhausted(f"cannot start a process: {error.strerror}") from error
+            raise
+
+    async def _read_to_end(self, fd: int) -> bytes:
+        done: asyncio.Future[None] = self._loop.create_future()
+        data = bytearray()
+
+        def readable() -> None:
+            try:
+                piece = os.read(fd, 4096)
+            except BlockingIOError:
+                return
+            data.extend(piece)
+            if not piece and not done.done():
+                done.set_result(None)
+
+        self._loop.add_reader(fd, readable)
+        try:
+            await done
+        finally:
+            self._loop.remove_reader(fd)
+        return bytes(data)
+
+    def _reap_first_stages(self) -> None:
+        for pid in tuple(self._first_stages):
+            try:
+                done, _ = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                done = pid
+            if done:
+                self._first_stages.discard(pid)
+
+
+def reap(pidfd: int) -> None:
+    """Collect a dead PID 1 if it is our child; after a restart it is init's."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | _WALL)
+
+
+def _parse(text: bytes, job_id: str) -> tuple[int, StartFailed | None]:
+    """(pid or 0, the failure or None) out of what the status pipe said, in either order."""
+    pid = 0
+    error: StartFailed | None = None
+    for line in text.decode(errors="backslashreplace").splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "pid":
+            pid = int(rest)
+        elif word == "error":
+            step, number, detail = (*rest.split(" ", 2), "", "")[:3]
+            error = start_error(job_id, step, int(number), detail)
+    if not pid and error is None:
+        error = StartFailed("worker-init ended before it said anything", id=job_id, step="init", errno=0)
+    return pid, error
+
+
+def start_error(job_id: str, step: str, number: int, detail: str) -> StartFailed:
+    """What a failed step means, as a sentence."""
+    reason = os.strerror(number)
+    if step == "exec" and number == errno.ENOENT:
+        return CommandNotFound(f"command not found: {detail}", id=job_id, step=step, errno=number)
+    what = _STEPS.get(step, f"cannot set up the job ({step})")
+    message = ": ".join(part for part in (what, detail, reason) if part)
+    kind = CannotExecute if step == "exec" else StartFailed
+    return kind(message, id=job_id, step=step, errno=number)

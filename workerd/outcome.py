@@ -1,0 +1,67 @@
+"""From what PID 1 left behind to the fields of a finished job. Pure.
+
+An outcome that is not known is `lost`; nothing here turns it into an exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from workerd import exitrecord
+from workerd.job import Job, Reason, StartError, State
+
+Record = exitrecord.Ended | exitrecord.NeverRan | None
+
+
+def judge(job: Job, record: Record, *, oom_killed: bool, now: int) -> dict[str, Any]:
+    """The fields to change. `now` (microseconds) stands in for a time not recorded."""
+    match record:
+        case exitrecord.NeverRan():
+            error = StartError(record.step, record.errno, _words(record))
+            return {"reason": Reason.START_FAILED, "start_error": error, "finished": record.finished or now}
+        case exitrecord.Ended():
+            return {
+                "reason": _reason(job, record, oom_killed=oom_killed),
+                "exit_code": record.exit_code,
+                "signal": record.signal,
+                "started": job.started or record.started,
+                "finished": record.finished,
+                "output_end": record.output_end,
+            }
+    return _without_record(job, oom_killed=oom_killed, now=now)
+
+
+def rebooted(now: int) -> dict[str, Any]:
+    """For a job of an earlier boot."""
+    return {"reason": Reason.LOST, "detail": "reboot", "finished": now}
+
+
+def interrupted(now: int) -> dict[str, Any]:
+    """For a job whose start the daemon's own death cut short."""
+    error = StartError("init", 0, "workerd was stopped before the command was started")
+    return {"reason": Reason.START_FAILED, "start_error": error, "finished": now}
+
+
+def _reason(job: Job, record: exitrecord.Ended, *, oom_killed: bool) -> Reason:
+    if oom_killed and record.signal == signal.SIGKILL:
+        return Reason.OOM
+    if job.stop_requested:
+        return Reason.STOPPED
+    return Reason.EXITED if record.signal is None else Reason.SIGNALED
+
+
+def _without_record(job: Job, *, oom_killed: bool, now: int) -> dict[str, Any]:
+    if oom_killed:
+        # Where PID 1 could not be protected, it died with the rest of the job.
+        return {"reason": Reason.OOM, "signal": int(signal.SIGKILL), "finished": now}
+    if job.state is State.STOPPING:
+        # Our own last resort, SIGKILL to PID 1, leaves no record and is no secret.
+        return {"reason": Reason.STOPPED, "signal": int(signal.SIGKILL), "finished": now}
+    return {"reason": Reason.LOST, "detail": "its PID 1 was killed from outside", "finished": now}
+
+
+def _words(record: exitrecord.NeverRan) -> str:
+    reason = os.strerror(record.errno) if record.errno else ""
+    return ": ".join(part for part in (record.step, record.detail, reason) if part)

@@ -1,0 +1,38 @@
+"""What /proc says of a process and of this boot (proc(5))."""
+
+from __future__ import annotations
+
+import os
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start time in clock ticks since boot: with the pid, one process for good.
+    None where there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(b")")[2].split()[19])
+
+
+def is_namespace_init(pid: int) -> bool:
+    """Whether it is PID 1 of a PID namespace just below ours."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                if line.startswith("NSpid:"):
+                    numbers = line.split()[1:]
+                    return len(numbers) >= 2 and numbers[-1] == "1"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return False
+
+
+def path_of_fd(fd: int) -> str:
+    return os.readlink(f"/proc/self/fd/{fd}")

@@ -1,0 +1,145 @@
+"""Which jobs there are and who may see them: the live ones in memory, all in the store.
+
+A live job's newest state is the one here; the store has it moments later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from workerd.auth import Peer, is_admin, may_see
+from workerd.config import Config
+from workerd.job import Job, State
+from workerd.jobcgroup import JobCgroup
+from workerd.jobfiles import JobFiles
+from workerd.protocol import ListParams
+from workerd.store import Store
+from workerd.storethread import StoreThread
+
+T = TypeVar("T")
+
+
+def now() -> int:
+    """Microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+class Live:
+    """A job that has, or may have, processes; owns the pidfd and the cgroup's fd."""
+
+    __slots__ = ("cgroup", "files", "job", "pidfd", "stop_timer")
+
+    def __init__(self, job: Job, files: JobFiles, cgroup: JobCgroup | None = None) -> None:
+        self.job = job
+        self.files = files
+        self.cgroup = cgroup
+        self.pidfd = -1
+        """of PID 1"""
+        self.stop_timer: asyncio.TimerHandle | None = None
+
+    def with_usage(self) -> Job:
+        """The job with what it has used so far."""
+        if self.cgroup is None or self.job.state is State.FINISHED:
+            return self.job
+        try:
+            return msgspec.structs.replace(self.job, usage=self.cgroup.usage())
+        except OSError:
+            return self.job  # it ended meanwhile
+
+
+class Registry:
+    def __init__(self, config: Config, store: StoreThread) -> None:
+        self.config = config
+        self._store = store
+        self._loop = asyncio.get_running_loop()
+        self._live: dict[str, Live] = {}
+        self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
+
+    def __iter__(self) -> Iterator[Live]:
+        return iter(tuple(self._live.values()))
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add(self, live: Live) -> None:
+        self._live[live.job.id] = live
+
+    def discard(self, job_id: str) -> None:
+        self._live.pop(job_id, None)
+
+    def get(self, job_id: str) -> Live | None:
+        """By its full id."""
+        return self._live.get(job_id)
+
+    async def record(self, job: Job) -> None:
+        """Commit a changed job."""
+        await self.call(lambda store: store.update(job))
+
+    async def settle(self, live: Live) -> None:
+        """Commit a job that is now finished, then tell those who wait for it."""
+        job = live.job
+        await self.record(job)
+        self.release(live)
+        self._live.pop(job.id, None)
+        for waiter in self._waiters.pop(job.id, ()):
+            if not waiter.done():
+                waiter.set_result(job)
+
+    def release(self, live: Live) -> None:
+        """Let go of what the loop knows of a job; can run twice."""
+        if live.stop_timer is not None:
+            live.stop_timer.cancel()
+            live.stop_timer = None
+        if live.pidfd >= 0:
+            self._loop.remove_reader(live.pidfd)
+            os.close(live.pidfd)
+            live.pidfd = -1
+
+    async def find(self, peer: Peer, ref: str) -> Job:
+        """The job that `ref` means to this peer. Raises NoSuchJob, AmbiguousId."""
+        policy = self.config.policy
+        live = self._live.get(ref)
+        if live is not None and may_see(peer, live.job.uid, policy):
+            return live.job
+        uid = None if is_admin(peer, policy) else peer.uid
+        job = await self.call(lambda store: store.find(uid, ref))
+        live = self._live.get(job.id)
+        return job if live is None else live.job
+
+    async def status(self, peer: Peer, ref: str) -> Job:
+        """As `find`, with what a live job has used so far."""
+        return self._with_usage(await self.find(peer, ref))
+
+    async def list(self, peer: Peer, params: ListParams) -> list[Job]:
+        """Newest first; one more than `limit` where there is more."""
+        uid = None if is_admin(peer, self.config.policy) else peer.uid
+        states = params.states or (() if params.all else tuple(set(State) - {State.FINISHED}))
+        before = None if params.before is None else (await self.find(peer, params.before)).id
+        found = await self.call(lambda store: store.list(uid, states, params.limit + 1, before))
+        return await asyncio.to_thread(lambda: [self._with_usage(job) for job in found])
+
+    async def finished(self, job: Job) -> Job:
+        """The job, once it is finished."""
+        if job.id not in self._live:
+            return await self.call(lambda store: store.get(job.id))
+        waiter: asyncio.Future[Job] = self._loop.create_future()
+        waiters = self._waiters.setdefault(job.id, set())
+        waiters.add(waiter)
+        try:
+            return await waiter
+        finally:
+            waiters.discard(waiter)
+
+    async def call(self, function: Callable[[Store], T]) -> T:
+        """In the store's thread."""
+        return await self._store.call(function)
+
+    def _with_usage(self, job: Job) -> Job:
+        live = self._live.get(job.id)
+        return job if live is None else live.with_usage()

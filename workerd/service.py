@@ -1,0 +1,183 @@
+"""The methods of the RPC: from a caller's parameters to what the rest does.
+
+Each takes the peer and decoded parameters and gives a result Struct, with the
+descriptors that ride on the answer where there are some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from workerd import __version__, output, protocol
+from workerd.auth import Peer, is_admin
+from workerd.errors import Exhausted, InvalidParams, WrongState
+from workerd.followers import Followers
+from workerd.job import Job
+from workerd.registry import now
+from workerd.stopping import Stopper
+from workerd.supervisor import Supervisor, as_worker_error
+
+
+class Answer(NamedTuple):
+    result: Struct
+    fds: tuple[int, ...] = ()
+    """sent with the answer, then closed"""
+
+
+class Call(NamedTuple):
+    """One request, decoded. `fds` are the descriptors it claims; they stay the server's."""
+
+    peer: Peer
+    params: Any
+    fds: tuple[int, ...]
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Service:
+    def __init__(self, supervisor: Supervisor, stopper: Stopper, followers: Followers, socket_path: str) -> None:
+        self._supervisor = supervisor
+        self._registry = supervisor.registry
+        self._stopper = stopper
+        self._followers = followers
+        self._socket_path = socket_path
+        self._started = now()
+        self.handlers: dict[str, Handler] = {
+            "job.run": self._run,
+            "job.status": self._status,
+            "job.list": self._list,
+            "job.wait": self._wait,
+            "job.stop": self._stop,
+            "job.kill": self._kill,
+            "output.open": self._output_open,
+            "output.wait": self._output_wait,
+            "output.read": self._output_read,
+            "daemon.info": self._info,
+        }
+
+    async def _run(self, call: Call) -> Answer:
+        params: protocol.RunParams = call.params
+        if len(call.fds) != int(params.stdin):
+            raise InvalidParams(f"{len(call.fds)} file descriptors came, {int(params.stdin)} were wanted", field="fds")
+        job = await self._supervisor.run(call.peer, params, call.fds[0] if params.stdin else None)
+        return Answer(protocol.RunResult(job.id, job.state, job.warnings))
+
+    async def _status(self, call: Call) -> Answer:
+        return Answer(await self._registry.status(call.peer, call.params.id))
+
+    async def _list(self, call: Call) -> Answer:
+        params: protocol.ListParams = call.params
+        jobs = await self._registry.list(call.peer, params)
+        more = len(jobs) > params.limit
+        jobs = jobs[: params.limit]
+        return Answer(protocol.ListResult(tuple(jobs), jobs[-1].id if more else None))
+
+    async def _wait(self, call: Call) -> Answer:
+        params: protocol.WaitParams = call.params
+        jobs = {job.id: job for job in [await self._registry.find(call.peer, ref) for ref in params.ids]}
+        tasks = {asyncio.ensure_future(self._registry.finished(job)): job.id for job in jobs.values()}
+        timeout = None if params.timeout is None else params.timeout / 1e6
+        until = asyncio.FIRST_COMPLETED if params.any else asyncio.ALL_COMPLETED
+        try:
+            done, pending = await asyncio.wait(tasks, timeout=timeout, return_when=until)
+            return Answer(protocol.WaitResult(tuple(task.result() for task in done), tuple(tasks[t] for t in pending)))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _stop(self, call: Call) -> Answer:
+        params: protocol.StopParams = call.params
+        job = await self._stopper.stop(call.peer, params.id, params.signal, params.grace)
+        return Answer(await self._registry.finished(job))
+
+    async def _kill(self, call: Call) -> Answer:
+        params: protocol.KillParams = call.params
+        return Answer(await self._stopper.kill(call.peer, params.id, params.signal, everyone=params.all))
+
+    async def _output_open(self, call: Call) -> Answer:
+        job, log_fd, index_fd = await self._open(call)
+        extent = self._extent(job, index_fd)
+        result = protocol.OutputOpenResult(job.id, extent.start, extent.end, extent.complete)
+        return Answer(result, (log_fd, index_fd))
+
+    async def _output_wait(self, call: Call) -> Answer:
+        params: protocol.OutputWaitParams = call.params
+        job, log_fd, index_fd = await self._open(call)
+        os.close(log_fd)
+        try:
+            wait = self._followers.wait(
+                self._supervisor.files(job.id).index, params.offset, lambda: self._extent(job, index_fd)
+            )
+            async with asyncio.timeout(None if params.timeout is None else params.timeout / 1e6):
+                extent = await wait
+        except TimeoutError:
+            extent = self._extent(job, index_fd)
+        except OSError as error:
+            raise Exhausted(f"cannot follow the output: {error.strerror}", errno=error.errno) from error
+        finally:
+            os.close(index_fd)
+        return Answer(protocol.OutputWaitResult(extent.start, extent.end, extent.complete))
+
+    async def _output_read(self, call: Call) -> Answer:
+        params: protocol.OutputReadParams = call.params
+        job, log_fd, index_fd = await self._open(call)
+        try:
+            extent = self._extent(job, index_fd)
+            data, begin, after = await asyncio.to_thread(
+                output.read, log_fd, index_fd, params.offset, params.length, params.stream
+            )
+        finally:
+            os.close(log_fd)
+            os.close(index_fd)
+        return Answer(protocol.OutputReadResult(data, begin, after, extent.complete and after >= extent.end))
+
+    async def _info(self, call: Call) -> Answer:
+        supervisor = self._supervisor
+        tree = supervisor.tree
+        policy = self._registry.config.policy
+        return Answer(
+            protocol.InfoResult(
+                version=__version__,
+                pid=os.getpid(),
+                boot_id=supervisor.boot_id,
+                started=self._started,
+                socket=self._socket_path,
+                state_dir=supervisor.place.state_dir,
+                cgroup=str(tree.root),
+                controllers=tuple(sorted(tree.available)),
+                missing_controllers=tuple(sorted(tree.missing)),
+                jobs_live=len(self._registry),
+                jobs_finished=await self._registry.call(lambda store: store.finished_count()),
+                uid=call.peer.uid,
+                admin=is_admin(call.peer, policy),
+                defaults=policy.defaults.limits,
+            )
+        )
+
+    async def _open(self, call: Call) -> tuple[Job, int, int]:
+        """(job, log fd, index fd), read only and the caller's to close."""
+        job = await self._registry.find(call.peer, call.params.id)
+        files = self._supervisor.files(job.id)
+        try:
+            log_fd = os.open(files.log, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return job, log_fd, os.open(files.index, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                os.close(log_fd)
+                raise
+        except FileNotFoundError as error:
+            raise WrongState(f"job {job.id} has no output: it never ran", id=job.id, state=job.state) from error
+        except OSError as error:
+            raise as_worker_error(error) from error
+
+    def _extent(self, job: Job, index_fd: int) -> output.Extent:
+        """What there is of a job's output; complete also where PID 1 can say nothing
+        any more."""
+        extent = output.extent(index_fd)
+        return extent if self._registry.get(job.id) is not None else extent._replace(complete=True)

@@ -1,0 +1,192 @@
+"""The life of a job: started, watched, ended.
+
+All changes of a job's state go through `job.change` and are recorded. What must hold:
+the record says `starting` before anything of the job exists; a job's exit record and
+cgroup stay until its outcome is committed, so that a daemon that dies in between
+finds the same outcome again (workerd.recovery).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from typing import NamedTuple
+
+import msgspec
+
+from workerd import admission, exitrecord, jobfiles, launcher, outcome, procfs
+from workerd.auth import Peer
+from workerd.cgroup import CgroupTree
+from workerd.errors import Exhausted, InternalError, StartFailed, WorkerError
+from workerd.followers import Followers
+from workerd.job import Job, Net, Reason, StartError, State, change, new_id
+from workerd.jobcgroup import JobCgroup
+from workerd.jobfiles import JobFiles
+from workerd.protocol import RunParams
+from workerd.registry import Live, Registry, now
+
+log = logging.getLogger("workerd")
+
+NETS = frozenset({Net.NONE, Net.HOST})
+"""network modes that there are"""
+_EMPTY_PATIENCE = 10.0
+"""seconds in which a dead job's cgroup should be empty"""
+_SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+
+
+class Place(NamedTuple):
+    """Where the daemon keeps what; absolute paths."""
+
+    state_dir: str
+    runtime_dir: str
+    init_path: str
+
+
+class Supervisor:
+    def __init__(
+        self, place: Place, registry: Registry, tree: CgroupTree, followers: Followers, tasks: asyncio.TaskGroup
+    ) -> None:
+        self.place = place
+        self.registry = registry
+        self.tree = tree
+        self.boot_id = procfs.boot_id()
+        self._followers = followers
+        self._tasks = tasks
+        self._loop = asyncio.get_running_loop()
+        self._launcher = launcher.Launcher(self._loop, place.init_path, (place.state_dir, place.runtime_dir))
+
+    def close(self) -> None:
+        """Let go of everything; the jobs run on."""
+        self._launcher.close()
+        for live in self.registry:
+            self.registry.release(live)
+
+    def files(self, job_id: str) -> JobFiles:
+        return JobFiles(self.place.state_dir, self.place.runtime_dir, job_id)
+
+    async def run(self, peer: Peer, params: RunParams, stdin: int | None) -> Job:
+        """Start a job; it runs, or StartFailed (or another WorkerError) is raised.
+        `stdin` stays the caller's."""
+        policy = self.registry.config.policy
+        running = [live.job for live in self.registry]
+        admitted = admission.admit(params.spec, params.env, peer, policy, running, nets=NETS)
+        job = Job(
+            id=new_id(),
+            uid=peer.uid,
+            gid=peer.gid,
+            groups=peer.groups,
+            spec=admitted.spec,
+            state=State.STARTING,
+            created=now(),
+            boot_id=self.boot_id,
+        )
+        live = Live(job, self.files(job.id))
+        self.registry.add(live)  # counts against the totals from here on
+        try:
+            await self.registry.call(lambda store: store.insert(job, params.env))
+            await self._start(live, params.env, admitted.max_output, stdin)
+        except BaseException:
+            self.registry.discard(job.id)
+            raise
+        return live.job
+
+    async def _start(self, live: Live, env: dict[str, str], max_output: int, stdin: int | None) -> None:
+        try:
+            cgroup, opened = self._prepare(live)
+        except BaseException:
+            await self._undo(live)
+            await self.registry.call(lambda store: store.delete((live.job.id,)))
+            raise
+        env = {**env, "WORKER_JOB_ID": live.job.id}
+        launch = launcher.Launch(live.job, env, cgroup.fd, opened, max_output, stdin)
+        try:
+            started = await self._launcher.start(launch)
+        except (WorkerError, OSError) as error:
+            await self._start_failed(live, error)
+            raise
+        finally:
+            opened.close()
+        live.pidfd = started.pidfd
+        ticks = procfs.start_ticks(started.pid)
+        live.job = change(live.job, State.RUNNING, started=now(), pid=started.pid, pid_start=ticks)
+        await self.registry.record(live.job)
+        self.watch(live)
+
+    def _prepare(self, live: Live) -> tuple[JobCgroup, jobfiles.OpenFiles]:
+        """cgroup, limits and files; the fds for PID 1. Raises WorkerError, OSError."""
+        job = live.job
+        try:
+            live.cgroup = self.tree.create(job.id, job.uid)
+            effective, warnings = live.cgroup.apply(job.spec.limits, job.groups)
+            live.job = msgspec.structs.replace(job, effective=effective, warnings=warnings)
+            return live.cgroup, jobfiles.create(live.files)
+        except OSError as error:
+            raise as_worker_error(error) from error
+
+    async def _undo(self, live: Live) -> None:
+        """Nothing of a job that never ran stays behind, but for its record."""
+        await asyncio.to_thread(clear, live.cgroup, live.files)
+        live.files.remove_state()
+
+    async def _start_failed(self, live: Live, error: WorkerError | OSError) -> None:
+        data = error.data if isinstance(error, StartFailed) else {}
+        told = StartError(str(data.get("step") or "start"), int(data.get("errno") or 0), str(error))
+        live.job = change(live.job, State.FINISHED, reason=Reason.START_FAILED, start_error=told, finished=now())
+        await self._undo(live)
+        await self.registry.settle(live)
+
+    def watch(self, live: Live) -> None:
+        """From now on the end of PID 1 is seen."""
+        self._loop.add_reader(live.pidfd, self._exited, live)
+
+    def _exited(self, live: Live) -> None:
+        self._loop.remove_reader(live.pidfd)
+        self._tasks.create_task(self._finish(live))
+
+    async def _finish(self, live: Live) -> None:
+        try:
+            launcher.reap(live.pidfd)
+            await self.conclude(live)
+        except Exception:
+            # The job stays as it is recorded; the next start of workerd looks again.
+            log.exception("job %s: its end could not be recorded", live.job.id)
+
+    async def conclude(self, live: Live) -> None:
+        """PID 1 is dead: find the outcome, commit it, tell it, clear up."""
+        cgroup = live.cgroup
+        record = exitrecord.read(live.files.exit)
+        oom_killed = cgroup is not None and cgroup.oom_killed()
+        usage = None if cgroup is None else cgroup.usage()
+        fields = outcome.judge(live.job, record, oom_killed=oom_killed, now=now())
+        await self.settle(live, {"usage": usage, **fields})
+
+    async def settle(self, live: Live, fields: dict[str, object]) -> None:
+        """Finish a job whose outcome is known. Raises WorkerError where it cannot be
+        committed; then nothing is removed."""
+        live.job = change(live.job, State.FINISHED, **fields)
+        await self.registry.settle(live)
+        self._followers.wake(live.files.index)
+        await asyncio.to_thread(clear, live.cgroup, live.files)
+
+
+def clear(cgroup: JobCgroup | None, files: JobFiles) -> None:
+    """Remove a dead job's cgroup and run-time files; blocks. Can run twice."""
+    if cgroup is not None:
+        if not cgroup.wait_empty(0):
+            cgroup.kill()
+            cgroup.wait_empty(_EMPTY_PATIENCE)
+        try:
+            cgroup.remove()
+        except OSError as error:
+            log.error("%s remains: %s", cgroup.path, error)
+        cgroup.close()
+    files.remove_runtime()
+
+
+def as_worker_error(error: OSError) -> WorkerError:
+    """What an OSError of our own files means to a caller."""
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno in _SCARCE:
+        return Exhausted(f"the machine has run out of something: {what}", errno=error.errno)
+    return InternalError(f"cannot set up the job: {what}", errno=error.errno)
