@@ -1,0 +1,37 @@
+"""Host tests need root and a cgroup2 mount; controllers they do without."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.host.daemon import Daemon, running
+from workerd.cgroup import find_mount
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = None
+    if os.geteuid() != 0:
+        reason = "host tests need root: they make namespaces and cgroups"
+    elif find_mount() is None:
+        reason = "host tests need a cgroup2 mount"
+    if reason is not None:
+        for item in items:
+            if "tests/host" in str(item.path):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """One daemon for a module's tests, which leave it running."""
+    with running() as made:
+        yield made
+
+
+@pytest.fixture
+def own_daemon() -> Iterator[Daemon]:
+    """A daemon of the test's own, to be killed or reconfigured."""
+    with running() as made:
+        yield made

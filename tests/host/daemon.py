@@ -1,0 +1,203 @@
+"""A real workerd for a test: its own directories, socket and cgroup, and no trace after.
+
+Everything that a test starts is ended by pid, and the cgroup that it made is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from workerctl import Client
+from workerd import protocol
+from workerd.cgroup import find_mount
+from workerd.job import Job, JobSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+READY_SECONDS = 30.0
+_numbers = itertools.count(1)
+
+
+class Daemon:
+    """Start, stop, kill and start it again; talk to it as root."""
+
+    def __init__(self, *arguments: str, config: str | None = None) -> None:
+        mount = find_mount()
+        assert mount is not None, "no cgroup2 is mounted"
+        self.base = Path(tempfile.mkdtemp(prefix="worker-test-"))
+        self.base.chmod(0o755)
+        self.socket = self.base / "sock"
+        self.state = self.base / "state"
+        self.runtime = self.base / "run"
+        self.cgroup = mount / f"worker-test-{os.getpid()}-{next(_numbers)}"
+        self.log = self.base / "log"
+        self.config = self.base / "workerd.toml"
+        self.arguments = list(arguments)
+        if config is not None:
+            self.config.write_text(config)
+            self.arguments += ["--config", str(self.config)]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        places = {
+            "--socket": self.socket,
+            "--state-dir": self.state,
+            "--runtime-dir": self.runtime,
+            "--cgroup": self.cgroup,
+        }
+        words = [word for option, path in places.items() for word in (option, str(path))]
+        return [sys.executable, "-m", "workerd", *words, "--allow-missing-controllers", *self.arguments]
+
+    def start(self, **popen: Any) -> None:
+        """Returns when it says that it serves; raises AssertionError with its log."""
+        with self.log.open("ab") as log:
+            at = log.tell()
+            self.process = subprocess.Popen(self.command(), cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL, **popen)
+        self.wait_log("serving on", after=at)
+        self.socket.chmod(0o666)  # the tests' other users are in no group
+
+    def wait_log(self, text: str, *, after: int = 0) -> None:
+        """Until the daemon has logged `text`."""
+        assert self.process is not None
+        deadline = time.monotonic() + READY_SECONDS
+        while text not in self.log.read_text()[after:]:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"no {text!r} in the log of workerd:\n{self.log.read_text()}")
+            time.sleep(0.01)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit status. Jobs run on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(READY_SECONDS)
+
+    def kill(self) -> None:
+        """SIGKILL; jobs run on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(READY_SECONDS)
+
+    def restart(self) -> None:
+        """As after a crash."""
+        self.kill()
+        self.start()
+
+    def client(self) -> Client:
+        return Client(str(self.socket))
+
+    def run(self, *argv: str, env: dict[str, str] | None = None, **spec: Any) -> str:
+        """Start a job as root; its id."""
+        with self.client() as client:
+            params = protocol.RunParams(spec=JobSpec(argv=argv, **spec), env=env or ENV)
+            return client.call("job.run", params).id
+
+    def wait(self, job_id: str, seconds: float = 60.0) -> Job:
+        """The finished job."""
+        with self.client() as client:
+            params = protocol.WaitParams(ids=(job_id,), timeout=int(seconds * 1e6))
+            result = client.call("job.wait", params)
+        assert result.finished, f"{job_id} did not finish in {seconds} s"
+        return result.finished[0]
+
+    def output(self, job_id: str) -> bytes:
+        """All that is kept of its output, both streams."""
+        data = b""
+        with self.client() as client:
+            while True:
+                part = client.call("output.read", protocol.OutputReadParams(id=job_id, offset=len(data)))
+                data += part.data
+                if not part.data:
+                    return data
+
+    def shell(self, script: str, **spec: Any) -> tuple[Job, str]:
+        """Run a script to its end, as root: (the finished job, its output)."""
+        job = self.wait(self.run("sh", "-c", script, **spec))
+        return job, self.output(job.id).decode(errors="replace")
+
+    def ctl(self, *arguments: str, **run: Any) -> subprocess.CompletedProcess[bytes]:
+        """workerctl as root."""
+        command = [sys.executable, "-m", "workerctl", "--socket", str(self.socket), *arguments]
+        run = {"cwd": ROOT, "capture_output": True, "timeout": 120, "stdin": subprocess.DEVNULL, **run}
+        if "input" in run:
+            del run["stdin"]
+        return subprocess.run(command, check=False, **run)
+
+    def close(self) -> None:
+        """End it and its jobs; nothing may be left."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        self._kill_jobs()
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def _kill_jobs(self) -> None:
+        if not self.cgroup.exists():
+            return
+        (self.cgroup / "cgroup.kill").write_text("1")
+        deadline = time.monotonic() + READY_SECONDS
+        directories = [Path(top) for top, _, _ in os.walk(self.cgroup, topdown=False)]
+        for directory in directories:
+            while True:
+                try:
+                    directory.rmdir()
+                    break
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline, f"{directory} cannot be removed"
+                    time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def running(*arguments: str, config: str | None = None) -> Iterator[Daemon]:
+    daemon = Daemon(*arguments, config=config)
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def as_user(
+    uid: int, function: Callable[..., Any], *arguments: Any, gid: int | None = None, groups: Sequence[int] = ()
+) -> Any:
+    """What `function` gives, called in a child that is that user (the interpreter itself
+    may lie where that user cannot read). Its exceptions are raised here."""
+    import pickle
+
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(read_end)
+            os.setgroups(list(groups))
+            os.setresgid(*[gid if gid is not None else uid] * 3)
+            os.setresuid(uid, uid, uid)
+            try:
+                result = (True, function(*arguments))
+            except BaseException as error:
+                result = (False, error)
+            with open(write_end, "wb") as pipe:
+                pickle.dump(result, pipe)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(child, 0)
+    worked, result = pickle.loads(data)  # noqa: S301 - our own child's
+    if worked:
+        return result
+    raise result
