@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -125,13 +126,13 @@ class TestUnusable:
         self.opened_aside(path)
 
     def test_a_newer_one_is_set_aside(self, old: Path) -> None:
-        db = sqlite3.connect(old)
-        db.execute("PRAGMA user_version = 2")
-        db.close()
+        with closing(sqlite3.connect(old)) as db:
+            db.execute("PRAGMA user_version = 2")
         store = Store.open(old)
         assert store.set_aside is not None
         store.close()
-        assert sqlite3.connect(store.set_aside).execute("SELECT count(*) FROM jobs").fetchone() == (100,)
+        with closing(sqlite3.connect(store.set_aside)) as db:
+            assert db.execute("SELECT count(*) FROM jobs").fetchone() == (100,)
 
     def test_one_with_a_record_that_cannot_be_read_is_set_aside(self, old: Path) -> None:
         db = sqlite3.connect(old)

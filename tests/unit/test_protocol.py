@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
@@ -32,6 +32,9 @@ from workerd.protocol import (
 )
 
 DEEP = 100_000
+# The same examples every time, and no verdict on how quickly this machine makes them.
+MANY = settings(derandomize=True, max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(MANY, max_examples=15)
 
 
 def line(method: str = "job.status", params: str | bytes = '{"id":"a1"}', request_id: str | bytes = "1") -> bytes:
@@ -223,18 +226,18 @@ class TestHostile:
         assert len(caught.value.message) < 200
 
     @given(st.binary(max_size=200))
-    @settings(derandomize=True, max_examples=500)
+    @MANY
     def test_any_bytes_are_an_error_of_ours_or_none(self, data: bytes) -> None:
         outcome(data)
 
     @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), nested))
-    @settings(derandomize=True, max_examples=300)
+    @MANY
     def test_any_json_is_an_error_of_ours_or_none(self, value: Any) -> None:
         for data in (json.dumps(value), json.dumps({"jsonrpc": "2.0", "method": "job.run", "params": value, "id": 1})):
             outcome(data.encode())
 
     @given(st.data())
-    @settings(derandomize=True, max_examples=500)
+    @MANY
     def test_a_request_with_some_bytes_changed_is_an_error_of_ours_or_none(self, data: st.DataObject) -> None:
         changed = bytearray(line("job.run", '{"spec":{"argv":["sh","-c","x"],"limits":{"cpus":0.5}},"env":{"A":"b"}}'))
         for _ in range(data.draw(st.integers(1, 4))):
@@ -261,7 +264,7 @@ def instances(of: inspect.Type) -> st.SearchStrategy[Any]:
             # Surrogates alone are no Unicode text; the decoder refuses them.
             return st.text(st.characters(exclude_categories=["Cs"]), min_size=of.min_length or 0, max_size=20)
         case inspect.VarTupleType():
-            return st.lists(instances(of.item_type), min_size=of.min_length or 0, max_size=3).map(tuple)
+            return st.lists(instances(of.item_type), min_size=of.min_length or 0, max_size=2).map(tuple)
         case inspect.DictType():
             return st.dictionaries(instances(of.key_type), instances(of.value_type), max_size=3)
         case inspect.EnumType():
@@ -284,7 +287,7 @@ class TestMethods:
 
     @pytest.mark.parametrize("name", METHODS)
     @given(data=st.data())
-    @settings(derandomize=True, max_examples=60, deadline=None)
+    @FEW
     def test_params_arrive_as_they_were_sent(self, name: str, data: st.DataObject) -> None:
         params = data.draw(instances(inspect.type_info(METHODS[name].params)))
         sent = encode({"jsonrpc": "2.0", "method": name, "params": params, "id": 1})
@@ -293,7 +296,7 @@ class TestMethods:
 
     @pytest.mark.parametrize("name", METHODS)
     @given(data=st.data())
-    @settings(derandomize=True, max_examples=60, deadline=None)
+    @FEW
     def test_results_arrive_as_they_were_sent(self, name: str, data: st.DataObject) -> None:
         result = data.draw(instances(inspect.type_info(METHODS[name].result)))
         sent = encode_result("x", result)

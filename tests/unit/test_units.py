@@ -178,14 +178,14 @@ class TestFormatSize:
         assert format_size(size) == text
 
     @given(st.integers(1, (1 << 60) - (1 << 50)))
-    @settings(derandomize=True, max_examples=300)
+    @settings(derandomize=True, max_examples=300, deadline=None)
     def test_is_short_and_within_a_twentieth_of_its_unit(self, size: int) -> None:
         text = format_size(size)
         assert len(text) <= 7
         assert abs(parse_size(text) - size) <= max(1, size) * 0.051
 
     @given(st.integers(1, 1023), st.sampled_from(range(6)))
-    @settings(derandomize=True, max_examples=300)
+    @settings(derandomize=True, max_examples=300, deadline=None)
     def test_whole_numbers_of_a_unit_come_back_exactly(self, count: int, power: int) -> None:
         assert parse_size(format_size(count << 10 * power)) == count << 10 * power
 
@@ -212,7 +212,7 @@ class TestFormatDuration:
         assert format_duration(usec) == text
 
     @given(st.integers(0, MAX_DURATION))
-    @settings(derandomize=True, max_examples=300)
+    @settings(derandomize=True, max_examples=300, deadline=None)
     def test_can_be_read_back_and_is_never_more_than_has_passed(self, usec: int) -> None:
         read = parse_duration(format_duration(usec))
         assert read <= usec
