@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import signal
+import _signal  # type: ignore[import-not-found]  # not signal: its enums cost 5 ms
 
 from workerctl import exitcode, stdio
-from workerctl.wire import Connection
+from workerctl.wire import Connection, request
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
     from typing import Any
+
+
+SIGINT = 2
 
 
 class Interrupts:
@@ -24,7 +27,7 @@ class Interrupts:
         self.count = 0
         self.job_id: str | None = None
         self._stopping: Connection | None = None
-        signal.signal(signal.SIGINT, self._on_interrupt)
+        _signal.signal(SIGINT, self._on_interrupt)
 
     def started(self, job_id: str) -> None:
         """The job is there: what was pressed before goes to it now."""
@@ -49,7 +52,7 @@ class Interrupts:
             if self.count == 1:
                 stdio.note(f"sending SIGINT to job {job_id}; Ctrl-C again stops it")
                 with Connection() as connection:
-                    connection.call("job.kill", {"id": job_id, "signal": 2})
+                    connection.call("job.kill", {"id": job_id, "signal": SIGINT})
             else:
                 stdio.note(f"stopping job {job_id}")
                 self._stop(job_id)
@@ -59,11 +62,8 @@ class Interrupts:
 
     def _stop(self, job_id: str) -> None:
         """Asks for the stop without waiting for its end, which the caller waits for anyway."""
-        import json
-
         self._stopping = Connection()
-        request = {"jsonrpc": "2.0", "id": 1, "method": "job.stop", "params": {"id": job_id}}
-        self._stopping.send(json.dumps(request).encode() + b"\n")
+        self._stopping.send(request(self._stopping.next_id(), "job.stop", {"id": job_id}))
 
 
 def attend(params: dict[str, Any], *, follow: bool, as_json: bool) -> int:

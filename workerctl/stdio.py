@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+from workerctl import plainjson
+
 STDOUT = 1
 STDERR = 2
 
@@ -79,7 +81,10 @@ def colour() -> bool:
 
 def put_json(value: object) -> None:
     """One JSON value: indented for people, on one line for programs."""
-    import json
+    if is_terminal(STDOUT):
+        import json
 
-    indent = 2 if is_terminal(STDOUT) else None
-    write_all(STDOUT, json.dumps(value, ensure_ascii=indent is not None, indent=indent).encode() + b"\n")
+        # ASCII alone: escapes and bidi overrides in a job's arguments stay text.
+        write_all(STDOUT, json.dumps(value, indent=2).encode() + b"\n")
+    else:
+        write_all(STDOUT, plainjson.dumps(value) + b"\n")

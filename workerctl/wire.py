@@ -3,7 +3,8 @@
 The short verbs (`run`, `wait`, `kill` …) speak plain JSON values through here,
 since importing msgspec, socket and typing alone takes four times as long as
 starting Python; `workerctl.client` has the typed calls on top. Hence `_socket`
-(the C half of `socket`, without the enums), and imports where they are needed.
+(the C half of `socket`, without the enums), plainjson, and imports where they are
+needed.
 What must hold: one request is under way at a time, unless by `call_many`.
 """
 
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import os
 from _socket import AF_UNIX, MSG_NOSIGNAL, SOCK_STREAM, socket
+
+from workerctl import plainjson
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -122,13 +125,13 @@ class Connection:
     def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """The result as plain JSON values. Raises what the daemon answers."""
         number = self.next_id()
-        self.send(_request(number, method, params))
+        self.send(request(number, method, params))
         return _result(_answer(self.receive(), {number}))
 
     def call_with_fds(self, method: str, params: dict[str, Any], max_fds: int) -> tuple[dict[str, Any], list[int]]:
         """As `call`, with the descriptors that ride on the answer, now the caller's to close."""
         number = self.next_id()
-        self.send(_request(number, method, params))
+        self.send(request(number, method, params))
         line, fds = self.receive_with_fds(max_fds)
         try:
             return _result(_answer(line, {number})), fds
@@ -159,7 +162,7 @@ class Connection:
         first = self._id + 1
         for one in params:
             number = self.next_id()
-            self.send(_request(number, method, one))
+            self.send(request(number, method, one))
             waiting.add(number)
             if len(waiting) >= WINDOW:
                 self._collect(waiting, results)
@@ -181,18 +184,13 @@ class Connection:
             results[number] = error
 
 
-def _request(number: int, method: str, params: dict[str, Any]) -> bytes:
-    import json
-
-    message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def request(number: int, method: str, params: dict[str, Any]) -> bytes:
+    return plainjson.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}) + b"\n"
 
 
 def _answer(line: bytes, expected: set[int]) -> dict[str, Any]:
-    import json
-
     try:
-        answer = json.loads(line)
+        answer = plainjson.loads(line)
     except ValueError as error:
         raise _garbled(str(error)) from error
     # An answer without an id is to a request that the daemon could not read: ours.
