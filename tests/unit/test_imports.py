@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "output followers",
     ),
     ("registry supervisor stopping recovery",),
-    ("service server",),
+    ("service server daemon",),
     ("__main__",),
 )
 """From the bottom up. A module may import all of the layers below it and, of its own
