@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import shutil
 import struct
 
 from msgspec import Struct
@@ -34,10 +34,10 @@ class JobFiles:
         self.control = f"{self.runtime}/control"
 
     def remove_runtime(self) -> None:
-        shutil.rmtree(self.runtime, ignore_errors=True)
+        _remove_directory(self.runtime)
 
     def remove_state(self) -> None:
-        shutil.rmtree(self.state, ignore_errors=True)
+        _remove_directory(self.state)
 
     def signal(self, number: int, *, everyone: bool) -> bool:
         """Have PID 1 send it to the command, or to every process of the job. False
@@ -68,6 +68,14 @@ class OpenFiles(Struct, frozen=True):
     def close(self) -> None:
         for fd in (self.log, self.index, self.exit, self.control):
             os.close(fd)
+
+
+def _remove_directory(path: str) -> None:
+    """A flat one; nothing where it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(path):
+            os.unlink(f"{path}/{name}")
+        os.rmdir(path)
 
 
 def create(files: JobFiles) -> OpenFiles:

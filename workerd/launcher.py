@@ -29,7 +29,6 @@ _STEPS = {
     "ro": "read-only path",
     "tmpfs": "tmpfs",
 }
-_ALL_SIGNALS = [number for number in range(1, 65) if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33)]
 
 
 class Started(NamedTuple):
@@ -113,8 +112,6 @@ class Launcher:
                 ["worker-init", *words],
                 launch.env,
                 file_actions=actions,
-                setsigdef=_ALL_SIGNALS,
-                setsigmask=[],
             )
         except OSError as error:
             if error.errno == errno.E2BIG:

@@ -221,6 +221,7 @@ class FdCount(Struct, frozen=True):
 _encoder = msgspec.json.Encoder()
 _id_decoder = msgspec.json.Decoder(_IdOnly)
 _request_decoder = msgspec.json.Decoder(Request)
+_fds_decoder = msgspec.json.Decoder(FdCount)
 _batch_decoder = msgspec.json.Decoder(list[Raw])
 _params_decoders = {name: msgspec.json.Decoder(method.params) for name, method in METHODS.items()}
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -269,6 +270,15 @@ def decode_params(request: Request) -> Params:
         return decoder.decode(request.params)
     except _DECODE_ERRORS as error:
         raise errors.InvalidParams(str(error)) from error
+
+
+def claimed_fds(request: Request) -> int:
+    """How many descriptors came with a request that was refused: they are not the next
+    one's."""
+    try:
+        return _fds_decoder.decode(request.params).fds
+    except _DECODE_ERRORS:
+        return 0
 
 
 def encode(message: Struct | list[Any] | dict[str, Any]) -> bytes:

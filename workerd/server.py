@@ -200,13 +200,13 @@ class Connection:
             return
         request_id: protocol.RequestId = None if request.id is msgspec.UNSET else request.id
         notification = request.id is msgspec.UNSET
-        fds: tuple[int, ...] = ()
         try:
             if len(self._tasks) >= _MAX_PENDING:
                 raise InvalidParams(f"more than {_MAX_PENDING} requests under way on one connection")
             params = protocol.decode_params(request)
             fds = self._claim(getattr(params, "fds", 0))
         except RequestError as error:
+            fdpass.close_all(self._claim(min(len(self._fds), protocol.claimed_fds(request))))
             self.answer(None if notification else protocol.encode_error(request_id, error), (), batch)
             return
         call = Call(self._peer, params, fds)

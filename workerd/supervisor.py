@@ -118,7 +118,7 @@ class Supervisor:
         job = live.job
         try:
             live.cgroup = self.tree.create(job.id, job.uid)
-            effective, warnings = live.cgroup.apply(job.spec.limits, job.groups)
+            effective, warnings = live.cgroup.apply(job.spec.limits, (job.gid, *job.groups))
             live.job = msgspec.structs.replace(job, effective=effective, warnings=warnings)
             return live.cgroup, jobfiles.create(live.files)
         except OSError as error:
