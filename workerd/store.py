@@ -179,7 +179,7 @@ class Store:
             values.append(self._seq(uid, before))
         index = "INDEXED BY jobs_live" if few else "" if uid is None else "INDEXED BY jobs_by_uid"
         condition = f"WHERE {' AND '.join(where)}" if where else ""
-        query = f"SELECT record FROM jobs {index} {condition} ORDER BY seq DESC LIMIT ?"
+        query = f"SELECT record FROM jobs {index} {condition} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - put together from constants
         return [_job(record) for (record,) in self._rows(query, (*values, limit))]
 
     def find(self, uid: int | None, ref: str) -> Job:
@@ -188,12 +188,12 @@ class Store:
         else the only id that begins so. Raises NoSuchJob, the same for what is
         not there and for what is somebody else's, or AmbiguousId."""
         mine, values = ("", ()) if uid is None else (" AND uid = ?", (uid,))
-        rows = self._rows(f"SELECT record FROM jobs WHERE id = ?{mine}", (ref, *values))
+        rows = self._rows(f"SELECT record FROM jobs WHERE id = ?{mine}", (ref, *values))  # noqa: S608
         if not rows:
             rows = self._named(mine, values, ref)
         if not rows and ref and set(ref) <= set(ID_ALPHABET):
             end = ref[:-1] + chr(ord(ref[-1]) + 1)
-            query = f"SELECT record FROM jobs WHERE id >= ? AND id < ?{mine} ORDER BY id LIMIT {_CANDIDATES + 1}"
+            query = f"SELECT record FROM jobs WHERE id >= ? AND id < ?{mine} ORDER BY id LIMIT {_CANDIDATES + 1}"  # noqa: S608
             rows = self._rows(query, (ref, end, *values))
         if not rows:
             raise _no_such_job(ref)
