@@ -37,6 +37,8 @@ class Interrupts:
 
     def _on_interrupt(self, *_: object) -> None:
         self.count += 1
+        if stdio.is_terminal(stdio.STDERR):
+            stdio.write_all(stdio.STDERR, b"\n")  # after the terminal's own ^C
         if self.job_id is not None:
             self._act(self.job_id)
         elif self.count > 1:

@@ -21,13 +21,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return dispatch(words)
     except KeyboardInterrupt:
-        return exitcode.INTERRUPTED
+        return _die_interrupted()
     except BrokenPipeError:
         return exitcode.BROKEN_PIPE  # as `cat` ends when `head` has enough
     except UsageError as error:
         return _fail(str(error))
     except Exception as error:
         return _explain(error)
+
+
+def _die_interrupted() -> int:
+    """Ends by the signal itself, so that a shell script around us ends too."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return exitcode.INTERRUPTED
 
 
 def dispatch(words: list[str]) -> int:
@@ -87,7 +96,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, UnicodeEncodeError):
-        return f"this is not UTF-8, and workerd takes nothing else: {error.object!r}"
+        return f"this is not UTF-8, and workerd takes nothing else: {error.object}"
     return f"internal error: {type(error).__name__}: {error} (WORKERCTL_DEBUG=1 shows where)"
 
 

@@ -10,6 +10,8 @@ from workerctl.verbs import VERBS, aliases_of
 WIDTH = 79
 INDENT = 26
 """the column at which an option's explanation begins"""
+MEANING = 46
+"""the same for an example's"""
 
 OVERVIEW_END = """\
 A first look:
@@ -59,6 +61,6 @@ def _option(option: Option) -> str:
 
 def _example(command: str, meaning: str) -> str:
     left = f"  workerctl {command}"
-    if len(left) + len(meaning) + 4 <= WIDTH and len(left) <= 44:
-        return f"{left:<46}{meaning}"
+    if len(left) <= MEANING - 2 and MEANING + len(meaning) <= WIDTH:
+        return left.ljust(MEANING) + meaning
     return f"{left}\n      {meaning}"

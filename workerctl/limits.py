@@ -50,7 +50,7 @@ def size_of(text: str, option: str, *, minimum: int = 1) -> int:
         return parse_size(text, minimum=minimum)
     except ValueError as error:
         if text.strip("0.") == "" and text:
-            raise UsageError(f"{option} {text}: nothing at all cannot work; for no limit, leave {option} out") from None
+            raise UsageError(f"{option} {text}: nothing at all cannot work; for no limit, leave it out") from None
         if text.startswith("-"):
             raise UsageError(f"{option} {text}: a size is not negative; accepted are {SIZE_FORMS}") from None
         raise UsageError(f"{option}: {error}") from None

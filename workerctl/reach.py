@@ -27,6 +27,8 @@ def _forbidden(path: str) -> str:
     if group is None:
         return f"no permission to reach {path}: its directory is closed to you; ask the machine's administrator"
     name, joined = group
+    if name == "root":  # not a group to join
+        return f"no permission to use {path}: it is for root only; try: sudo workerctl …"
     if joined:
         return (
             f"no permission to use {path}: you are in its group, {name}, but this session began before that; "

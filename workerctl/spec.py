@@ -58,7 +58,7 @@ def text_only(text: str, what: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{what} is not UTF-8, and workerd takes nothing else: {os.fsencode(text)!r}") from None
+        raise UsageError(f"{what} is not UTF-8, and workerd takes nothing else: {text}") from None
     return text
 
 
@@ -158,7 +158,7 @@ def _mount(kind: str, value: str, args: Args) -> dict[str, Any]:
         if colon:
             from workerctl.limits import size_of
 
-            mount["size"] = size_of(size, "--tmpfs")
+            mount["size"] = size_of(size, f"--tmpfs {target}, size")
         return mount
     source, _, rest = value.partition(":")
     target, colon, mode = rest.partition(":")

@@ -28,12 +28,16 @@ def keep_three_open() -> None:
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Every byte. OSError as write(2) has it, named for a person."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
             _wait_writable(fd)
+        except OSError as error:
+            error.filename = "standard output" if fd == STDOUT else "standard error"
+            raise
 
 
 def _wait_writable(fd: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workerctl import stdio
-from workerctl.follow import copy_whole, only, open_log, painted, pump, tell_gap
+from workerctl.follow import Gaps, bring, copy_whole, only, open_log, painted, pump
 from workerctl.logview import STDERR, STDOUT, Log, tail_offset
 from workerctl.options import Args, Option, UsageError, Verb
 from workerctl.wire import Connection
@@ -43,9 +43,7 @@ def main(args: Args) -> int:
     job_id = args.words[0]
     stream, lines = _stream(args), _lines(args)
     with Connection() as connection, open_log(connection, job_id) as log:
-        start = log.header().kept_from if lines is None else tail_offset(log, lines, stream)
-        if lines is None and start:
-            tell_gap(start)
+        start = 0 if lines is None else tail_offset(log, lines, stream)
         _show(connection, job_id, log, start, stream, args)
         if lost := log.header().lost:
             stdio.note(f"{lost} bytes of output could not be stored: the disk was full")
@@ -63,7 +61,9 @@ def _show(connection: Connection, job_id: str, log: Log, start: int, stream: int
     if args.has("follow"):
         pump(connection, job_id, log, start, copy)
     else:
-        copy(log, start, log.end())
+        gaps = Gaps()
+        bring(log, start, copy, gaps)
+        gaps.tell()
     if painter is not None:
         stdio.put(painter.finish())
 
