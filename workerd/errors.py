@@ -37,7 +37,7 @@ class WorkerError(Exception):
     """Base of all; `str()` is a sentence for a person that says what to do."""
 
     code: ClassVar[int] = -32603
-    kind: ClassVar[str] = "internal-error"
+    kind: ClassVar[str] = "error"
 
     def __init__(self, message: str, **data: str | int | None) -> None:
         super().__init__(message)
@@ -70,7 +70,7 @@ class InvalidParams(RequestError):
 
 
 class InternalError(WorkerError):
-    pass
+    kind = "internal-error"
 
 
 class JobError(WorkerError):

@@ -78,13 +78,13 @@ class KillParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=
 
 class OutputWaitParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     id: JobRef
-    offset: Annotated[int, Meta(ge=0)] = 0
+    offset: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     timeout: Micros | None = None
 
 
 class OutputReadParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     id: JobRef
-    offset: Annotated[int, Meta(ge=0)] = 0
+    offset: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     length: Annotated[int, Meta(ge=1, le=512 * 1024)] = 256 * 1024
     stream: Annotated[int, Meta(ge=1, le=2)] | None = None
     """1 or 2: only standard output or error"""
@@ -291,12 +291,18 @@ def encode_result(request_id: RequestId, result: Struct) -> bytes:
 
 
 def encode_error(request_id: RequestId, error: errors.WorkerError) -> bytes:
-    data = {"kind": error.kind, **error.data}
-    return encode(Response(id=request_id, error=ErrorObject(error.code, error.message, data)))
+    # A message may quote what a caller sent, lone surrogates and all; UTF-8 has none.
+    data = {key: _plain(value) for key, value in {"kind": error.kind, **error.data}.items()}
+    return encode(Response(id=request_id, error=ErrorObject(error.code, str(_plain(error.message)), data)))
+
+
+def _plain(value: str | int | None) -> str | int | None:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def error_from(answer: ErrorObject) -> errors.WorkerError:
     """The error that an answer stands for, as its own class again."""
     data = dict(answer.data or {})
-    made = errors.BY_KIND.get(str(data.pop("kind", "")), errors.WorkerError)
-    return made(answer.message, **data)
+    error = errors.BY_KIND.get(str(data.pop("kind", "")), errors.WorkerError)(answer.message)
+    error.data = data
+    return error

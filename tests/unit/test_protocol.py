@@ -346,3 +346,24 @@ class TestAnswers:
     def test_what_a_request_is_can_be_encoded_by_a_client(self) -> None:
         sent = encode(Request("2.0", "job.status", msgspec.Raw(b'{"id":"a1"}'), 5))
         assert decode_request(sent).id == 5
+
+
+class TestErrorsOnTheWire:
+    def test_message_that_quotes_a_lone_surrogate_is_sent(self) -> None:
+        line = protocol.encode_error(1, errors.NoSuchJob("no such job: \ud800", id="\ud800"))
+        answer = msgspec.json.decode(line, type=protocol.Response)
+        assert answer.error is not msgspec.UNSET
+        assert answer.error.message == "no such job: \\ud800"
+
+    def test_data_may_hold_any_key(self) -> None:
+        error = protocol.error_from(protocol.ErrorObject(-32000, "x", {"kind": "no-such-job", "message": 1, "self": 2}))
+        assert isinstance(error, errors.NoSuchJob)
+        assert error.data == {"message": 1, "self": 2}
+
+    def test_internal_error_keeps_its_class(self) -> None:
+        assert errors.BY_KIND["internal-error"] is errors.InternalError
+
+    def test_offset_is_bounded(self) -> None:
+        line = b'{"jsonrpc":"2.0","id":1,"method":"output.wait","params":{"id":"a","offset":1%s}}' % (b"0" * 30)
+        with pytest.raises(errors.InvalidParams):
+            protocol.decode_params(protocol.decode_request(line))
