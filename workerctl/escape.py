@@ -16,6 +16,7 @@ NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 # Not printable by Python's rule, yet only ink or its absence: joiners that scripts
 # and emoji need, spaces, and the private use area of icon fonts.
 HARMLESS = {"\u00a0", "\u00ad", "\u200c", "\u200d", "\u202f", "\u205f", "\u3000", *map(chr, range(0x2000, 0x200B))}
+RED, RESET = "\x1b[31m", "\x1b[0m"
 PRIVATE_USE = ("\ue000", "\uf8ff")
 
 
@@ -76,10 +77,7 @@ class Painter:
         text = visible_lines(self._decoder(stream).decode(data, final))
         if stream == 2 and self._colour and text:
             # Line by line, so that what interrupts us leaves at most a line in red.
-            lines = text.splitlines(keepends=True)
-            return "".join(
-                f"\x1b[31m{line.rstrip(chr(10))}\x1b[0m{line[len(line.rstrip(chr(10))) :]}" for line in lines
-            )
+            return "\n".join(f"{RED}{line}{RESET}" if line else "" for line in text.split("\n"))
         return text
 
     def finish(self) -> str:
