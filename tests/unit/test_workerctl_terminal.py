@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from tests.unit.test_workerctl_verbs import environment
-from tests.unit.workerctl_fakes import FakeWorkerd, LogWriter, make_job
+from tests.unit.workerctl_fakes import FakeWorkerd, LogWriter, environment, make_job
 from workerctl import words
 from workerctl.escape import Painter, quoted, visible
 from workerd import protocol

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.workerctl_fakes import FakeWorkerd, LogWriter, make_job
+from tests.unit.workerctl_fakes import FakeWorkerd, ctl, environment, make_job
 from workerd import errors, protocol
 from workerd.job import Job, JobSpec, Limits, Reason, StartError, State, Usage
 
@@ -64,32 +63,6 @@ def fake(tmp_path: Path) -> Iterator[FakeWorkerd]:
     made.close()
 
 
-class Ran:
-    def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
-        self.code, self.out, self.raw_err = done.returncode, done.stdout, done.stderr
-        self.err = done.stderr.decode(errors="backslashreplace")
-
-
-def environment(fake: FakeWorkerd | None) -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("WORKER", "LC_"))}
-    env["PYTHONPATH"] = str(Path(__file__).parents[2])
-    return {**env, "LANG": "C.UTF-8"} | ({"WORKERD_SOCKET": fake.path} if fake else {})
-
-
-def ctl(fake: FakeWorkerd | None, *words: str, **more: Any) -> Ran:
-    command = [sys.executable, "-m", "workerctl", *words]
-    return Ran(subprocess.run(command, env=environment(fake), capture_output=True, timeout=60, **more))
-
-
-@pytest.fixture
-def log(fake: FakeWorkerd, tmp_path: Path) -> Iterator[LogWriter]:
-    (tmp_path / "job").mkdir()
-    writer = LogWriter(tmp_path / "job")
-    fake.has_log(tmp_path / "job")
-    yield writer
-    writer.close()
-
-
 class TestRun:
     def test_prints_the_id_and_nothing_else_and_warnings_apart(self, fake: FakeWorkerd) -> None:
         ran = ctl(fake, "run", "ls", "-l")
@@ -125,48 +98,6 @@ class TestRun:
         fake.answers["job.run"] = fail
         ran = ctl(fake, "run", "--wait", "x")
         assert (ran.code, ran.out, ran.err) == (code, b"", "workerctl: what went wrong\n")
-
-    def test_follow_keeps_the_streams_apart_to_the_byte(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        for number in range(1000):
-            log.write(1 + number % 2, bytes([number % 256]) * (number % 7 + 1), merge=False)
-        log.finish()
-        fake.answers["job.run"] = lambda params: protocol.RunResult("done000000", State.RUNNING)
-        ran = ctl(fake, "run", "-f", "true")
-        assert ran.out == b"".join(bytes([n % 256]) * (n % 7 + 1) for n in range(0, 1000, 2))
-        assert ran.raw_err == b"".join(bytes([n % 256]) * (n % 7 + 1) for n in range(1, 1000, 2))
-
-    def test_follow_goes_on_until_the_last_byte(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        log.write(1, b"early ")
-        arrived = threading.Event()
-
-        def more(params: protocol.OutputWaitParams) -> Any:
-            if params.offset == 6:
-                log.write(1, b"late ")
-                arrived.set()
-                return protocol.OutputWaitResult(0, log.end, False)
-            if params.offset == 11:
-                log.write(2, b"last")
-                return protocol.OutputWaitResult(0, log.end, True)
-            return protocol.OutputWaitResult(0, log.end, True)
-
-        fake.answers["output.wait"] = more
-        ran = ctl(fake, "run", "-f", "true")
-        assert arrived.is_set() and (ran.out, ran.code) == (b"early late ", 0)
-        assert ran.err.endswith("last")
-
-    def test_both_into_one_pipe_come_in_order(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        for number in range(100):
-            log.write(1 + number % 2, b"%d\n" % number, merge=False)
-        log.finish()
-        done = subprocess.run(
-            [sys.executable, "-m", "workerctl", "run", "-f", "true"],
-            env=environment(fake),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=60,
-            check=False,
-        )
-        assert done.stdout.splitlines()[1:] == [b"%d" % number for number in range(100)]
 
 
 class TestInterrupt:
@@ -310,77 +241,6 @@ class TestShow:
         ran = ctl(None, "version", "--socket", str(tmp_path / "none"))
         assert ran.code == 0 and b"workerctl 0." in ran.out and "not running" in ran.err
         assert json.loads(ctl(None, "--version", "--json", "--socket", str(tmp_path / "none")).out)["workerd"] is None
-
-
-class TestOut:
-    def test_a_pipe_gets_the_jobs_bytes_and_nothing_else(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        data = os.urandom(3_000_000)
-        log.write(1, data[:1_000_000])
-        log.write(2, data[1_000_000:])
-        ran = ctl(fake, "out", "x")
-        assert (ran.out, ran.err, ran.code) == (data, "", 0)
-        assert ctl(fake, "o", "--stderr", "x").out == data[1_000_000:]
-        assert ctl(fake, "logs", "--stdout", "x").out == data[:1_000_000]
-        assert ctl(fake, "out", "--stdout", "--stderr", "x").out == data
-
-    def test_what_is_gone_is_counted(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        log.write(1, b"0123456789" * 10)
-        log.lost = 7
-        log.punch(35)
-        ran = ctl(fake, "out", "x")
-        assert ran.out == b"56789" + b"0123456789" * 6
-        assert "35 bytes of output are gone" in ran.err and "7 bytes of output could not be stored" in ran.err
-
-    def test_tail(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        log.write(1, b"a\nb\nc\n")
-        assert ctl(fake, "out", "-n2", "x").out == b"b\nc\n"
-
-    def test_follow_ends_with_the_output(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        log.write(1, b"one\n")
-
-        def more(params: protocol.OutputWaitParams) -> Any:
-            log.write(2, b"two\n")
-            log.finish()
-            return protocol.OutputWaitResult(0, log.end, False)
-
-        fake.answers["output.wait"] = more
-        assert ctl(fake, "out", "-f", "x").out == b"one\ntwo\n"
-
-    def test_of_a_job_that_wrote_nothing(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        ran = ctl(fake, "out", "-f", "x")
-        assert (ran.out, ran.err, ran.code) == (b"", "", 0)
-
-    def test_a_reader_that_has_enough_ends_it_quietly(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        log.write(1, b"x" * 5_000_000)
-        started = subprocess.Popen(
-            [sys.executable, "-m", "workerctl", "out", "x"],
-            env=environment(fake),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert started.stdout is not None and started.stderr is not None
-        started.stdout.read(10)
-        started.stdout.close()
-        assert started.stderr.read() == b"" and started.wait(30) == 141
-        started.stderr.close()
-
-    def test_a_full_disk_is_told(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        log.write(1, b"x")
-        with open("/dev/full", "wb") as full:
-            done = subprocess.run(
-                [sys.executable, "-m", "workerctl", "out", "x"],
-                env=environment(fake),
-                stdout=full,
-                stderr=subprocess.PIPE,
-                timeout=60,
-                check=False,
-            )
-        assert (done.returncode, done.stderr) == (125, b"workerctl: standard output: No space left on device\n")
-
-    def test_a_closed_stdout_is_no_place_for_the_socket(self, fake: FakeWorkerd, log: LogWriter) -> None:
-        log.write(1, b"x")
-        ran = ctl(fake, "out", "x", preexec_fn=lambda: os.close(1))
-        assert ran.code == 125 and "Bad file descriptor" in ran.err and fake.asked("output.open")
 
 
 class TestFailures:

@@ -10,6 +10,8 @@ import io
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -171,23 +173,26 @@ class FakeWorkerd:
             fdpass.close_all(fds)
 
 
-class Descriptors:
-    """Stands in for fds 1 and 2: what the code under test writes to them, in order."""
-
-    def __init__(self) -> None:
-        self.writes: list[tuple[int, bytes]] = []
-
-    def write_all(self, fd: int, data: bytes | memoryview) -> None:
-        if data:
-            self.writes.append((fd, bytes(data)))
-
-    def of(self, fd: int) -> bytes:
-        return b"".join(data for one, data in self.writes if one == fd)
-
-
 def drained(parts: Iterable[tuple[int, int, bytes]], stream: int | None = None) -> bytes:
     page = io.BytesIO()
     for _, kind, data in parts:
         if stream in (None, kind):
             page.write(data)
     return page.getvalue()
+
+
+class Ran:
+    def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
+        self.code, self.out, self.raw_err = done.returncode, done.stdout, done.stderr
+        self.err = done.stderr.decode(errors="backslashreplace")
+
+
+def environment(fake: FakeWorkerd | None) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("WORKER", "LC_"))}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    return {**env, "LANG": "C.UTF-8"} | ({"WORKERD_SOCKET": fake.path} if fake else {})
+
+
+def ctl(fake: FakeWorkerd | None, *words: str, **more: Any) -> Ran:
+    command = [sys.executable, "-m", "workerctl", *words]
+    return Ran(subprocess.run(command, env=environment(fake), capture_output=True, timeout=60, **more))
