@@ -97,6 +97,8 @@ def _sentence(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, UnicodeEncodeError):
         return f"this is not UTF-8, and workerd takes nothing else: {error.object}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"the Python package {error.name} is missing: install workerctl with what it depends on"
     return f"internal error: {type(error).__name__}: {error} (WORKERCTL_DEBUG=1 shows where)"
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # As workerd.protocol has them; a test holds them equal.
 DEFAULT_SOCKET = "/run/workerd/workerd.sock"
 MAX_REQUEST = 1 << 20
-READ_SIZE = 1 << 18
+READ_SIZE = 1 << 16
 WINDOW = 64
 """requests under way at most in `call_many`, so that neither side's buffer fills"""
 
