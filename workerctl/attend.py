@@ -9,6 +9,7 @@ from workerctl.wire import Connection, request
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -78,11 +79,13 @@ def attend(params: dict[str, Any], *, follow: bool, as_json: bool) -> int:
         warn(result)
         job_id = result["id"]
         interrupts.started(job_id)
+        # Asked now: a job of --rm may be forgotten before the last of its output is through.
+        waiting = _wait_apart(job_id) if follow and params["spec"].get("remove") else None
         if follow:
             from workerctl.follow import stream_apart
 
             stream_apart(connection, job_id)
-        answer = connection.call("job.wait", {"ids": [job_id]})
+        answer = waiting() if waiting else connection.call_patiently("job.wait", {"ids": [job_id]})
     job = answer["finished"][0]
     _tell(job)
     if as_json:
@@ -90,6 +93,21 @@ def attend(params: dict[str, Any], *, follow: bool, as_json: bool) -> int:
 
         stdio.put_json(complete_job(job))
     return exitcode.of_job(job)
+
+
+def _wait_apart(job_id: str) -> Callable[[], dict[str, Any]]:
+    """A job.wait that is asked at once, on a connection of its own; calling it gives the answer."""
+    connection = Connection()
+    number = connection.next_id()
+    connection.send(request(number, "job.wait", {"ids": [job_id]}))
+
+    def answer() -> dict[str, Any]:
+        try:
+            return connection.take(number)
+        finally:
+            connection.close()
+
+    return answer
 
 
 def _tell(job: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from workerctl.options import Args
+
 
 def call_each(
     connection: Connection, method: str, params: Sequence[dict[str, Any]]
@@ -25,3 +27,21 @@ def call_each(
             stdio.note(str(result))
             code = exitcode.FAILED
     return jobs, code
+
+
+def each_job(args: Args, method: str, params: dict[str, Any]) -> int:
+    """A verb whose words are jobs, all called with the same parameters; `--json` shows
+    what came back: one job, or an array where several were named."""
+    from workerctl.options import UsageError
+
+    if not args.words:
+        verb = method.rpartition(".")[2].replace("remove", "rm")
+        raise UsageError(f"{verb} which job? Write: workerctl {verb} ID…")
+    with Connection() as connection:
+        jobs, code = call_each(connection, method, [{"id": job_id, **params} for job_id in args.words])
+    if args.has("json"):
+        from workerctl.complete import complete_job
+
+        shown = [complete_job(job) for job in jobs]
+        stdio.put_json(shown[0] if len(args.words) == 1 and shown else shown)
+    return code

@@ -21,6 +21,7 @@ ENV_PASSED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TERM")
 NETS = ("none", "bridge", "host")
 MOUNTS = ("rw", "ro", "bind", "tmpfs")
 MAX_NAME = 64
+MAX_LABEL = 256
 
 
 def run_params(args: Args) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def run_params(args: Args) -> dict[str, Any]:
         if net not in NETS:
             raise UsageError(f"--net {net}: choose none, bridge or host")
         spec["net"] = net
+    if labels := args.texts("label"):
+        spec["labels"] = {key: value or "" for key, value in map(label_pair, labels)}
     _files(args, spec)
     _ending(args, spec)
     from workerctl.limits import limits
@@ -110,6 +113,27 @@ def job_name(name: str) -> str:
     return name
 
 
+def label_pair(text: str, option: str = "--label") -> tuple[str, str | None]:
+    """KEY=VALUE, or KEY alone."""
+    key, equals, value = text_only(text, option).partition("=")
+    plain = key
+    for sign in "_.-/":
+        plain = plain.replace(sign, "a")
+    if not (plain.isascii() and plain.isalnum() and key[0].isalnum() and key[-1].isalnum() and len(key) <= MAX_NAME):
+        raise UsageError(
+            f"{option} {text}: write KEY or KEY=VALUE; a key has letters, digits and . - _ / between them, "
+            f"{MAX_NAME} at most"
+        )
+    if len(value) > MAX_LABEL:
+        raise UsageError(f"{option} {key}: a value has at most {MAX_LABEL} characters")
+    return key, value if equals else None
+
+
+def label_filter(texts: list[str]) -> dict[str, str | None]:
+    """What a job must have: None is any value."""
+    return dict(label_pair(text) for text in texts)
+
+
 def host_name(name: str) -> str:
     plain = name.replace(".", "a").replace("-", "a")
     if not (plain.isascii() and plain.isalnum() and name[0].isalnum() and name[-1].isalnum() and len(name) <= MAX_NAME):
@@ -172,6 +196,8 @@ def _mount(kind: str, value: str, args: Args) -> dict[str, Any]:
 
 
 def _ending(args: Args, spec: dict[str, Any]) -> None:
+    if args.has("rm"):
+        spec["remove"] = True
     if (output := args.text("max-output")) is not None:
         from workerctl.limits import size_of
 

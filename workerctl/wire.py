@@ -126,6 +126,10 @@ class Connection:
         """The result as plain JSON values. Raises what the daemon answers."""
         number = self.next_id()
         self.send(request(number, method, params))
+        return self.take(number)
+
+    def take(self, number: int) -> dict[str, Any]:
+        """The result of the request that was sent under this number."""
         return _result(_answer(self.receive(), {number}))
 
     def call_with_fds(self, method: str, params: dict[str, Any], max_fds: int) -> tuple[dict[str, Any], list[int]]:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,11 @@ from workerd import config, recovery, sdnotify, server
 from workerd.cgroup import CgroupTree, default_root
 from workerd.errors import WorkerError
 from workerd.followers import Followers
+from workerd.history import History
+from workerd.jobmethods import JobMethods
+from workerd.pausing import Pauser
 from workerd.registry import Registry
+from workerd.removal import Remover
 from workerd.service import Service
 from workerd.stopping import Stopper
 from workerd.store import Store
@@ -67,12 +72,15 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         registry = Registry(loaded, store)
         supervisor = Supervisor(settings.place, registry, tree, followers, tasks)
         stopper = Stopper(registry)
+        remover = Remover(registry, stopper, supervisor.files)
+        history = History(registry, remover, tasks)
         await recovery.recover(supervisor, stopper)
-        served = server.Server(
-            _listen(settings.socket), Service(supervisor, stopper, followers, settings.socket), tasks
-        )
-        loop.add_signal_handler(signal.SIGHUP, reload, registry, settings.config)
+        service = Service(supervisor, stopper, followers, settings.socket)
+        service.handlers |= JobMethods(registry, Pauser(registry), remover).handlers
+        served = server.Server(_listen(settings.socket), service, tasks)
+        loop.add_signal_handler(signal.SIGHUP, reload, registry, settings.config, history.wake)
         served.start()
+        history.start()
         log.info("serving on %s; %d jobs run", settings.socket, len(registry))
         sdnotify.notify("READY=1")
         watchdog = Watchdog(loop)
@@ -83,6 +91,7 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
             await stopper.stop_everything()
         await served.drain(DRAIN_SECONDS)
         watchdog.close()
+        history.close()
         supervisor.close()
     keeper.close()
     followers.close()
@@ -90,9 +99,9 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
     return 1 if keeper.gone else 0
 
 
-def reload(registry: Registry, path: str | None) -> None:
-    """Take a new policy, or keep the old one and say why. Jobs that run keep what they
-    were admitted with."""
+def reload(registry: Registry, path: str | None, *told: Callable[[], None]) -> None:
+    """Take a new policy and tell whom it may concern, or keep the old one and say why.
+    Jobs that run keep what they were admitted with."""
     sdnotify.notify_reloading()
     try:
         registry.config = load_config(path)
@@ -100,6 +109,8 @@ def reload(registry: Registry, path: str | None) -> None:
         log.error("the policy is unchanged: %s", error)
     else:
         log.info("the policy was read again")
+        for tell in told:
+            tell()
     sdnotify.notify("READY=1")
 
 

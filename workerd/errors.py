@@ -11,6 +11,7 @@
     │   ├── NoSuchJob            unknown, or somebody else's         -32000
     │   ├── AmbiguousId          a prefix of more than one id        -32001
     │   ├── WrongState           the job's state forbids it          -32005
+    │   ├── NameTaken            a live job has this name            -32009
     │   └── StartFailed          the command never ran               -32006
     │       ├── CommandNotFound
     │       └── CannotExecute
@@ -105,6 +106,13 @@ class MissingController(WorkerError):
 class WrongState(JobError):
     code = -32005
     kind = "wrong-state"
+
+
+class NameTaken(JobError):
+    """data: id of the job that has it, name."""
+
+    code = -32009
+    kind = "name-taken"
 
 
 class StartFailed(JobError):

@@ -53,6 +53,8 @@ PositiveInt = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Weight = Annotated[int, Meta(ge=1, le=10_000)]
 Text = Annotated[str, Meta(max_length=4096)]
 JobName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=64)]
+LabelKey = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?\Z", max_length=64)]
+LabelValue = Annotated[str, Meta(max_length=256)]
 
 
 class IoLimit(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -130,6 +132,9 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     stop_signal: Annotated[int, Meta(ge=1, le=64)] = 15
     grace: Annotated[int, Meta(ge=0, le=86_400_000_000)] = 10_000_000
     """microseconds between the stop signal and SIGKILL"""
+    labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)] = {}
+    remove: bool = False
+    """forget the job, with its output, moments after its end"""
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
@@ -165,6 +170,15 @@ class StartError(Struct, frozen=True):
     message: str
 
 
+class StopOrder(Struct, frozen=True):
+    """A stop under way, so that a restarted daemon goes on with it as it was meant."""
+
+    signal: int
+    """the first one, to the command"""
+    deadline: int
+    """when the rest is killed: microseconds of CLOCK_MONOTONIC, which daemons of one boot share"""
+
+
 class Job(Struct, frozen=True, omit_defaults=True):
     """A job as it is recorded and shown."""
 
@@ -184,6 +198,7 @@ class Job(Struct, frozen=True, omit_defaults=True):
     """a word or two on the reason, such as `reboot` for a lost job"""
     start_error: StartError | None = None
     stop_requested: bool = False
+    stop: StopOrder | None = None
     effective: Limits | None = None
     """the limits as read back from the kernel"""
     warnings: tuple[str, ...] = ()

@@ -129,6 +129,20 @@ class JobCgroup:
     def wait_empty(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for the last process to be gone; whether it
         is. For a thread: the kernel tells it through cgroup.events."""
+        return self._wait_while(b"populated 1", timeout)
+
+    def frozen(self) -> bool:
+        """Whether it was told to freeze, or to stay frozen; False where it is gone."""
+        try:
+            return self._node.core.freeze
+        except OSError:
+            return False
+
+    def wait_frozen(self, frozen: bool, timeout: float) -> bool:
+        """As `wait_empty`, for the last process to be frozen, or not to be."""
+        return self._wait_while(b"frozen 0" if frozen else b"frozen 1", timeout)
+
+    def _wait_while(self, line: bytes, timeout: float) -> bool:
         deadline, poll = time.monotonic() + timeout, select.poll()
         try:
             events = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
@@ -137,7 +151,7 @@ class JobCgroup:
         try:
             poll.register(events, select.POLLPRI)
             # Reading also arms the poll: a change after it wakes us.
-            while b"populated 1" in os.pread(events, 4096, 0):
+            while line in os.pread(events, 4096, 0):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False

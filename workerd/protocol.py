@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from workerd import errors
-from workerd.job import Job, JobSpec, Limits, State
+from workerd.job import Job, JobName, JobSpec, LabelKey, Limits, Reason, State
 
 MAX_REQUEST = 1 << 20
 """bytes in one line, its newline included"""
@@ -52,6 +52,8 @@ class ListParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=
     states: tuple[State, ...] = ()
     """only these; overrides `all`"""
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    labels: dict[LabelKey, str | None] = {}
+    """only jobs that have all of these; null means any value"""
     before: JobRef | None = None
     """go on with the jobs older than this one (`next` of the last answer)"""
 
@@ -74,6 +76,30 @@ class KillParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=
     signal: Signal = 9
     all: bool = False
     """every process of the job, not only its command"""
+
+
+class RenameParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    id: JobRef
+    name: JobName | None = None
+    """null takes its name away"""
+
+
+class RemoveParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    id: JobRef
+    force: bool = False
+    """stop it first where it is not finished"""
+
+
+class PruneParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which finished jobs to forget: those that meet every condition given."""
+
+    older_than: Micros | None = None
+    """since their end"""
+    keep: Annotated[int, Meta(ge=0)] | None = None
+    """of those that the other conditions name, not the newest so many"""
+    reasons: tuple[Reason, ...] = ()
+    labels: dict[LabelKey, str | None] = {}
+    dry_run: bool = False
 
 
 class OutputWaitParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -111,6 +137,13 @@ class WaitResult(Struct, frozen=True, omit_defaults=True):
     finished: tuple[Job, ...]
     pending: tuple[str, ...] = ()
     """the ids that the time did not suffice for"""
+
+
+class PruneResult(Struct, frozen=True, omit_defaults=True):
+    jobs: tuple[str, ...]
+    """the ids that were (or, in a dry run, would be) forgotten, newest first"""
+    bytes: int
+    """that their output took on disk"""
 
 
 class OutputOpenResult(Struct, frozen=True, omit_defaults=True):
@@ -173,6 +206,11 @@ METHODS: dict[str, Method] = {
     "job.wait": Method(WaitParams, WaitResult, "Answers when the jobs are finished."),
     "job.stop": Method(StopParams, Job, "Stop signal, grace, SIGKILL; answers when finished."),
     "job.kill": Method(KillParams, Job, "Send a signal to the command."),
+    "job.pause": Method(JobParams, Job, "Freeze all processes; answers when they are."),
+    "job.resume": Method(JobParams, Job, "Let a paused job go on."),
+    "job.rename": Method(RenameParams, Job, "Give a job another name, or none."),
+    "job.remove": Method(RemoveParams, Job, "Forget a finished job and its output."),
+    "job.prune": Method(PruneParams, PruneResult, "Forget finished jobs by age, count, reason, label."),
     "output.open": Method(JobParams, OutputOpenResult, "Read-only fds of the log and its index."),
     "output.wait": Method(
         OutputWaitParams, OutputWaitResult, "Answers when there is output past `offset`, or no more to come."

@@ -6,6 +6,7 @@ A live job's newest state is the one here; the store has it moments later.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import msgspec
 
 from workerd.auth import Peer, is_admin, may_see
 from workerd.config import Config
+from workerd.errors import NameTaken
 from workerd.job import Job, State
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
@@ -43,6 +45,12 @@ class Live:
         """of PID 1"""
         self.stop_timer: asyncio.TimerHandle | None = None
 
+    def thaw(self) -> None:
+        """Let a paused job go on; nothing where it is gone."""
+        if self.cgroup is not None:
+            with contextlib.suppress(OSError):
+                self.cgroup.freeze(False)
+
     def with_usage(self) -> Job:
         """The job with what it has used so far."""
         if self.cgroup is None or self.job.state is State.FINISHED:
@@ -60,6 +68,8 @@ class Registry:
         self._loop = asyncio.get_running_loop()
         self._live: dict[str, Live] = {}
         self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
+        self.observers: list[Callable[[Job], None]] = []
+        """called with each job as it was just committed, in order; must not block"""
 
     def __iter__(self) -> Iterator[Live]:
         return iter(tuple(self._live.values()))
@@ -77,9 +87,49 @@ class Registry:
         """By its full id."""
         return self._live.get(job_id)
 
+    async def insert(self, live: Live, env: dict[str, str]) -> None:
+        """Take in a new job and commit it. Raises NameTaken; where anything is raised,
+        the job is not there."""
+        job = live.job
+        if job.spec.name is not None:
+            self.check_name(job.uid, job.spec.name)
+        self._live[job.id] = live  # counts against the totals from here on
+        try:
+            await self.call(lambda store: store.insert(job, env))
+        except BaseException:
+            del self._live[job.id]
+            raise
+        self._tell(job)
+
     async def record(self, job: Job) -> None:
         """Commit a changed job."""
         await self.call(lambda store: store.update(job))
+        self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        for observer in self.observers:
+            observer(job)
+
+    def check_name(self, uid: int, name: str) -> None:
+        """Raises NameTaken where a job of that user that is not finished has the name."""
+        for live in self._live.values():
+            if live.job.uid == uid and live.job.spec.name == name and live.job.state is not State.FINISHED:
+                taken = f"the name {name} is taken by job {live.job.id}, which is {live.job.state}"
+                raise NameTaken(f"{taken}: choose another, or stop it", id=live.job.id, name=name)
+
+    async def rename(self, peer: Peer, ref: str, name: str | None) -> Job:
+        """The job under its new name, or without one. Raises NameTaken, NoSuchJob, AmbiguousId."""
+        job = await self.find(peer, ref)
+        live = self._live.get(job.id)
+        if live is not None:
+            job = live.job
+            if name is not None and name != job.spec.name:
+                self.check_name(job.uid, name)
+        job = msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, name=name))
+        if live is not None:
+            live.job = job
+        await self.record(job)
+        return job
 
     async def settle(self, live: Live) -> None:
         """Commit a job that is now finished, then tell those who wait for it."""
@@ -121,7 +171,8 @@ class Registry:
         uid = None if is_admin(peer, self.config.policy) else peer.uid
         states = params.states or (() if params.all else tuple(set(State) - {State.FINISHED}))
         before = None if params.before is None else (await self.find(peer, params.before)).id
-        found = await self.call(lambda store: store.list(uid, states, params.limit + 1, before))
+        labels = params.labels
+        found = await self.call(lambda store: store.list(uid, states, params.limit + 1, before, labels))
         return await asyncio.to_thread(lambda: [self._with_usage(job) for job in found])
 
     async def finished(self, job: Job) -> Job:

@@ -1,7 +1,12 @@
 """Stopping jobs: the signal, the grace, the kill, and the last resort.
 
 Done in the daemon: whoever asked may go away. That a stop was asked for is recorded
-before the first signal, so that a restarted daemon goes on with it.
+before the first signal, with its signal and its deadline, so that a restarted daemon
+goes on with it: the signal may then come a second time, but never not at all.
+
+A job that is just starting is stopped like any other: its PID 1 finds the order in the
+control FIFO once the command runs, and a start that never ends is killed by the cgroup.
+A paused job is thawed once the order lies in the FIFO, for a frozen PID 1 reads none.
 """
 
 from __future__ import annotations
@@ -10,16 +15,26 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
+from collections.abc import Callable
+
+import msgspec
 
 from workerd.auth import Peer
 from workerd.errors import Exhausted, WrongState
-from workerd.job import Job, State, change
+from workerd.job import Job, State, StopOrder, change
 from workerd.registry import Live, Registry
 
 log = logging.getLogger("workerd")
 
 _DRAIN_PATIENCE = 2.0
 """seconds that PID 1 has, once all else was killed, to drain and to write the record"""
+
+
+def monotonic() -> int:
+    """Microseconds of CLOCK_MONOTONIC: the same for every daemon of one boot, and no
+    business of whoever sets the clock."""
+    return time.monotonic_ns() // 1000
 
 
 class Stopper:
@@ -30,56 +45,74 @@ class Stopper:
     async def stop(self, peer: Peer, ref: str, number: int | None, grace: int | None) -> Job:
         """Signal `number` now, SIGKILL to all after `grace` microseconds (both: as the
         job's spec says). The job as it is then; a finished one stays as it is.
-        Raises NoSuchJob, AmbiguousId, WrongState."""
+        Raises NoSuchJob, AmbiguousId."""
         job = await self._registry.find(peer, ref)
         live = self._registry.get(job.id)
         if live is None:
             return job
-        if live.job.state is State.STARTING:
-            raise WrongState(f"job {job.id} is just starting; try again", id=job.id, state=live.job.state)
-        await self._intend(live)
-        spec = live.job.spec
-        self._begin(live, number or spec.stop_signal, spec.grace if grace is None else grace)
+        await self.begin(live, number, grace, stop_requested=True)
         return live.job
 
+    async def begin(self, live: Live, number: int | None = None, grace: int | None = None, **why: object) -> None:
+        """Start a stop, or make the one under way stricter: the earlier deadline holds.
+        `why` are the fields of the job that say who wanted it."""
+        job = live.job
+        if job.state is State.FINISHED:
+            return
+        spec = job.spec
+        order = StopOrder(number or spec.stop_signal, monotonic() + (spec.grace if grace is None else grace))
+        if job.state is State.STOPPING:
+            if job.stop is not None and job.stop.deadline < order.deadline:
+                order = msgspec.structs.replace(order, deadline=job.stop.deadline)
+            live.job = msgspec.structs.replace(job, stop=order)
+        else:
+            live.job = change(job, State.STOPPING, stop=order, **why)
+        await self._registry.record(live.job)
+        if self._registry.get(job.id) is live:
+            self._carry_out(live, order.signal)
+
     async def stop_everything(self) -> None:
-        """Stop every job that runs, and wait for their ends."""
-        running = [live for live in self._registry if live.job.state is not State.STARTING]
-        for live in running:
-            await self._intend(live)
-            self.resume(live)
-        await asyncio.gather(*(self._registry.finished(live.job) for live in running))
+        """Stop every job that there is, and wait for their ends."""
+        everyone = list(self._registry)
+        for live in everyone:
+            await self.begin(live, stop_requested=True)
+        await asyncio.gather(*(self._registry.finished(live.job) for live in everyone))
 
     def resume(self, live: Live) -> None:
         """Go on with a stop that an earlier daemon began."""
-        self._begin(live, live.job.spec.stop_signal, live.job.spec.grace)
+        if live.job.stop is None:
+            spec = live.job.spec
+            live.job = msgspec.structs.replace(live.job, stop=StopOrder(spec.stop_signal, monotonic() + spec.grace))
+        self._carry_out(live, live.job.stop.signal if live.job.stop else live.job.spec.stop_signal)
 
     async def kill(self, peer: Peer, ref: str, number: int, *, everyone: bool) -> Job:
-        """Signal `number` to the command, or to every process of the job. Raises
-        WrongState where it is not running, Exhausted, NoSuchJob, AmbiguousId."""
+        """Signal `number` to the command, or to every process of the job. A paused job
+        gets it when it is resumed, but SIGKILL at once. Raises WrongState where it is
+        not running, Exhausted, NoSuchJob, AmbiguousId."""
         job = await self._registry.find(peer, ref)
         live = self._registry.get(job.id)
         try:
             if live is None or not live.files.signal(number, everyone=everyone):
-                raise WrongState(f"job {job.id} is not running", id=job.id, state=job.state)
+                raise WrongState(f"job {job.id} is {job.state}: it takes no signals", id=job.id, state=job.state)
         except BlockingIOError as error:
             raise Exhausted(f"job {job.id} does not take its signals; stop it", id=job.id) from error
+        if number == signal.SIGKILL and live.job.state is State.PAUSED:
+            live.job = change(live.job, State.RUNNING)
+            live.thaw()
+            await self._registry.record(live.job)
         return live.job
 
-    async def _intend(self, live: Live) -> None:
-        if live.job.state is not State.STOPPING:
-            live.job = change(live.job, State.STOPPING, stop_requested=True)
-            await self._registry.record(live.job)
-
-    def _begin(self, live: Live, number: int, grace: int) -> None:
+    def _carry_out(self, live: Live, number: int) -> None:
         with contextlib.suppress(BlockingIOError):
             live.files.signal(number, everyone=False)
-        deadline = self._loop.time() + grace / 1e6
+        live.thaw()
+        assert live.job.stop is not None
+        self._arm(live, live.job.stop.deadline / 1e6, self._kill_all)
+
+    def _arm(self, live: Live, when: float, act: Callable[[Live], None]) -> None:
         if live.stop_timer is not None:
-            if live.stop_timer.when() <= deadline:
-                return  # an earlier stop is stricter
             live.stop_timer.cancel()
-        live.stop_timer = self._loop.call_at(deadline, self._kill_all, live)
+        live.stop_timer = self._loop.call_at(when, act, live)
 
     def _kill_all(self, live: Live) -> None:
         """SIGKILL to everything but PID 1, which then drains the output and writes the
@@ -88,14 +121,16 @@ class Stopper:
             live.files.signal(signal.SIGKILL, everyone=True)
         except OSError as error:
             log.warning("job %s: %s", live.job.id, error)
-        live.stop_timer = self._loop.call_later(_DRAIN_PATIENCE, self._kill_init, live)
+        live.thaw()
+        self._arm(live, self._loop.time() + _DRAIN_PATIENCE, self._kill_init)
 
     def _kill_init(self, live: Live) -> None:
-        """The kernel then kills the whole PID namespace; the cgroup is the second line."""
+        """The kernel then kills the whole PID namespace; the cgroup is the second line,
+        and the first for a start that hangs."""
         live.stop_timer = None
-        if live.pidfd < 0:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(live.pidfd, signal.SIGKILL)
+        if live.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(live.pidfd, signal.SIGKILL)
         if live.cgroup is not None:
-            live.cgroup.kill()
+            with contextlib.suppress(OSError):
+                live.cgroup.kill()

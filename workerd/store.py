@@ -17,9 +17,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import msgspec
@@ -50,6 +51,7 @@ CREATE INDEX jobs_finished ON jobs (finished, id) WHERE state = 'finished';
 so that a place in a listing is never given to another job."""
 
 _CANDIDATES = 5
+_NO_LABELS: Mapping[str, str | None] = MappingProxyType({})
 
 # Store has a method `list`, which hides the type within the class.
 Jobs = list[Job]
@@ -159,10 +161,16 @@ class Store:
         return [_job(record) for (record,) in rows]
 
     def list(
-        self, uid: int | None, states: Collection[State] = (), limit: int = 1000, before: str | None = None
+        self,
+        uid: int | None,
+        states: Collection[State] = (),
+        limit: int = 1000,
+        before: str | None = None,
+        labels: Mapping[str, str | None] = _NO_LABELS,
     ) -> Jobs:
         """Newest first: one user's jobs or, without a uid, everybody's; in these states,
-        or any; at most `limit`; older than the job whose full id is `before`.
+        or any; with these labels (of any value where that is None); at most `limit`;
+        older than the job whose full id is `before`.
         Raises NoSuchJob where that user has no job `before`."""
         # Few jobs are not finished, so that index makes the common listings short; the
         # others meet a finished job wherever they look.
@@ -177,6 +185,9 @@ class Store:
         if before is not None:
             where.append("seq < ?")
             values.append(self._seq(uid, before))
+        for key, value in labels.items():
+            where.append(f"json_extract(CAST(record AS TEXT), ?) {'IS NOT NULL' if value is None else '= ?'}")
+            values += [f'$.spec.labels."{key}"', *([] if value is None else [value])]
         index = "INDEXED BY jobs_live" if few else "" if uid is None else "INDEXED BY jobs_by_uid"
         condition = f"WHERE {' AND '.join(where)}" if where else ""
         query = f"SELECT record FROM jobs {index} {condition} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - put together from constants
@@ -204,6 +215,18 @@ class Store:
     def finished_count(self) -> int:
         (count,) = self._rows("SELECT count(*) FROM jobs INDEXED BY jobs_finished WHERE state = 'finished'")[0]
         return int(count)
+
+    def oldest_end(self) -> int | None:
+        """When the job ended that is finished for the longest time."""
+        (oldest,) = self._rows("SELECT min(finished) FROM jobs INDEXED BY jobs_finished WHERE state = 'finished'")[0]
+        return None if oldest is None else int(oldest)
+
+    def to_remove(self) -> Ids:
+        """The finished jobs that asked to be forgotten."""
+        query = """
+            SELECT id FROM jobs WHERE state = 'finished' AND json_extract(CAST(record AS TEXT), '$.spec.remove')
+        """
+        return [row[0] for row in self._rows(query)]
 
     def prune_candidates(self, count: int, age_before: int) -> Ids:
         """The ids of the finished jobs that are beyond the newest `count`, or that

@@ -82,9 +82,8 @@ class Supervisor:
             boot_id=self.boot_id,
         )
         live = Live(job, self.files(job.id))
-        self.registry.add(live)  # counts against the totals from here on
+        await self.registry.insert(live, params.env)
         try:
-            await self.registry.call(lambda store: store.insert(job, params.env))
             await self._start(live, params.env, admitted.max_output, stdin)
         except BaseException:
             self.registry.discard(job.id)
@@ -92,6 +91,9 @@ class Supervisor:
         return live.job
 
     async def _start(self, live: Live, env: dict[str, str], max_output: int, stdin: int | None) -> None:
+        if live.job.state is State.STOPPING:  # while it was recorded
+            await self.settle(live, {"reason": Reason.STOPPED, "detail": "before it started", "finished": now()})
+            return
         try:
             cgroup, opened = self._prepare(live)
         except BaseException:
@@ -108,8 +110,11 @@ class Supervisor:
         finally:
             opened.close()
         live.pidfd = started.pidfd
-        ticks = procfs.start_ticks(started.pid)
-        live.job = change(live.job, State.RUNNING, started=now(), pid=started.pid, pid_start=ticks)
+        fields = {"started": now(), "pid": started.pid, "pid_start": procfs.start_ticks(started.pid)}
+        if live.job.state is State.STARTING:
+            live.job = change(live.job, State.RUNNING, **fields)
+        else:  # stopped meanwhile
+            live.job = msgspec.structs.replace(live.job, **fields)
         await self.registry.record(live.job)
         self.watch(live)
 

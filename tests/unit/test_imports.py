@@ -28,8 +28,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "exitrecord outcome jobfiles sandbox launcher",
         "output followers",
     ),
-    ("registry supervisor stopping recovery",),
-    ("service server daemon",),
+    ("registry supervisor stopping pausing removal history recovery",),
+    ("service jobmethods server daemon",),
     ("__main__",),
 )
 """From the bottom up. A module may import all of the layers below it and, of its own

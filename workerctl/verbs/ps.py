@@ -14,6 +14,7 @@ VERB = Verb(
     groups={
         "Options": [
             Option("-a --all", "finished jobs too"),
+            Option("-l --label", "only jobs that have this label", "KEY[=VALUE]", many=True),
             Option("-q --quiet", "ids only, one a line"),
             Option("--json", "an array of all there is to know of each"),
         ],
@@ -29,8 +30,13 @@ VERB = Verb(
 def main(args: Args) -> int:
     if args.words:
         raise UsageError(f"ps takes no argument {args.words[0]!r}; for one job: workerctl status {args.words[0]}")
+    params: dict[str, object] = {"all": True} if args.has("all") else {}
+    if labels := args.texts("label"):
+        from workerctl.spec import label_filter
+
+        params["labels"] = label_filter(labels)
     with Connection() as connection:
-        jobs = list_jobs(connection, all=True) if args.has("all") else list_jobs(connection)
+        jobs = list_jobs(connection, **params)
     if args.has("quiet"):
         stdio.put("".join(f"{job['id']}\n" for job in jobs))
     elif args.has("json"):

@@ -31,6 +31,7 @@ VERB = Verb(
             Option("--wait", "wait in silence until it ends; Ctrl-C goes to the job, twice stops it"),
             Option("-f --follow", "show its output live, stdout and stderr apart, until it ends"),
             Option("--name", "a name, to use in place of the id", "NAME"),
+            Option("-l --label", "a label, to find it by: ps --label", "KEY[=VALUE]", many=True),
             Option("-w --workdir", "where it runs [the current directory]", "DIR"),
             Option("-e --env", "set a variable, or pass on your own", "NAME[=VALUE]", many=True),
             Option("-E --env-all", "pass on your whole environment"),
@@ -68,6 +69,7 @@ VERB = Verb(
         "How it ends": [
             Option("--stop-signal", "what `stop` sends first [TERM]", "SIG"),
             Option("--grace", "time from there to SIGKILL [10s]", "TIME"),
+            Option("--rm", "forget it moments after its end, with its output"),
         ],
     },
     examples=[

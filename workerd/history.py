@@ -1,0 +1,108 @@
+"""The finished jobs that are kept: pruned by count and age, with their output, as
+[history] of the configuration says; and those of `--rm`, which go moments after their end.
+
+Woken by jobs' ends and by one timer, for the moment at which the oldest job is too old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from workerd.errors import WorkerError
+from workerd.job import Job, State
+from workerd.registry import Registry, now
+from workerd.removal import Remover
+
+log = logging.getLogger("workerd")
+
+REMOVE_AFTER = 10.0
+"""seconds that a `--rm` job is still there once finished: whoever is just about to ask
+how it ended is answered"""
+_SETTLE = 0.5
+"""seconds in which ends are gathered, so that a thousand of them are one look"""
+_LONGEST_TIMER = 86_400.0
+_NO_LIMIT = 2**62
+
+
+class History:
+    """Started by `wake`, when the daemon serves; looks again when told."""
+
+    def __init__(self, registry: Registry, remover: Remover, tasks: asyncio.TaskGroup) -> None:
+        self._registry = registry
+        self._remover = remover
+        self._tasks = tasks
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._removals: dict[str, asyncio.TimerHandle] = {}
+        self._running = False
+        registry.observers.append(self._changed)
+
+    def start(self) -> None:
+        """Also takes up the `--rm` jobs that ended while no daemon was there."""
+        self._tasks.create_task(self._take_up())
+
+    def wake(self) -> None:
+        """Look soon: a job ended, or the limits are new."""
+        self._arm(_SETTLE)
+
+    def close(self) -> None:
+        for timer in (self._timer, *self._removals.values()):
+            if timer is not None:
+                timer.cancel()
+        self._removals.clear()
+        self._registry.observers.remove(self._changed)
+
+    def _changed(self, job: Job) -> None:
+        if job.state is not State.FINISHED:
+            return
+        if job.spec.remove:
+            self._remove_later(job.id)
+        self.wake()
+
+    def _remove_later(self, job_id: str) -> None:
+        if job_id not in self._removals:
+            self._removals[job_id] = self._loop.call_later(REMOVE_AFTER, self._remove, job_id)
+
+    def _remove(self, job_id: str) -> None:
+        self._removals.pop(job_id, None)
+        self._tasks.create_task(self._forget([job_id]))
+
+    async def _take_up(self) -> None:
+        for job_id in await self._registry.call(lambda store: store.to_remove()):
+            self._remove_later(job_id)
+        await self._look()
+
+    def _arm(self, seconds: float) -> None:
+        when = self._loop.time() + min(seconds, _LONGEST_TIMER)
+        if self._timer is not None:
+            if self._timer.when() <= when and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if not self._running:
+            self._tasks.create_task(self._look())
+        else:
+            self.wake()
+
+    async def _look(self) -> None:
+        self._running = True
+        try:
+            limits = self._registry.config.history
+            count = _NO_LIMIT if limits.count is None else limits.count
+            before = -1 if limits.age is None else now() - limits.age
+            await self._forget(await self._registry.call(lambda store: store.prune_candidates(count, before)))
+            oldest = await self._registry.call(lambda store: store.oldest_end())
+            if oldest is not None and limits.age is not None:
+                self._arm(max(1.0, (oldest + limits.age - now()) / 1e6))
+        finally:
+            self._running = False
+
+    async def _forget(self, ids: list[str]) -> None:
+        try:
+            await self._remover.forget(ids)
+        except (WorkerError, OSError) as error:
+            log.error("finished jobs could not be removed: %s", error)
