@@ -135,6 +135,7 @@ class ListResult(Struct, frozen=True, omit_defaults=True):
 
 class WaitResult(Struct, frozen=True, omit_defaults=True):
     finished: tuple[Job, ...]
+    """in the order asked for"""
     pending: tuple[str, ...] = ()
     """the ids that the time did not suffice for"""
 

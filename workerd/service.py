@@ -81,14 +81,16 @@ class Service:
     async def _wait(self, call: Call) -> Answer:
         params: protocol.WaitParams = call.params
         jobs = {job.id: job for job in [await self._registry.find(call.peer, ref) for ref in params.ids]}
-        tasks = {asyncio.ensure_future(self._registry.finished(job)): job.id for job in jobs.values()}
+        tasks = {job_id: asyncio.ensure_future(self._registry.finished(job)) for job_id, job in jobs.items()}
         timeout = None if params.timeout is None else params.timeout / 1e6
         until = asyncio.FIRST_COMPLETED if params.any else asyncio.ALL_COMPLETED
         try:
-            done, pending = await asyncio.wait(tasks, timeout=timeout, return_when=until)
-            return Answer(protocol.WaitResult(tuple(task.result() for task in done), tuple(tasks[t] for t in pending)))
+            done, _ = await asyncio.wait(tasks.values(), timeout=timeout, return_when=until)
+            finished = tuple(task.result() for task in tasks.values() if task in done)
+            pending = tuple(job_id for job_id, task in tasks.items() if task not in done)
+            return Answer(protocol.WaitResult(finished, pending))
         finally:
-            for task in tasks:
+            for task in tasks.values():
                 task.cancel()
 
     async def _stop(self, call: Call) -> Answer:
