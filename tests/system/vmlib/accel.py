@@ -24,7 +24,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 ARGUMENTS = {
     # The MSR of this feature is what a nested KVM may refuse to set.
     "kvm": ["-accel", "kvm", "-cpu", "host,-arch-capabilities"],
-    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max,+invtsc"],
+    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max"],
 }
 
 

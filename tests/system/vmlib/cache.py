@@ -60,14 +60,18 @@ def files_key(directory: Path) -> str:
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on the file `path` (made when absent); says so when it has to wait."""
+def locked(path: Path, *, shared: bool = False, long: bool = True) -> Iterator[None]:
+    """Hold a lock on the file `path` (made when absent).
+
+    Says so when it has to wait for a lock that may be held for `long`.
+    """
     with path.open("a") as file:
         mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
             fcntl.flock(file, mode | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another run holds {path.name}; waiting for it")
+            if long:
+                say(f"another run is making or using {path.stem}; waiting for it")
             fcntl.flock(file, mode)
         yield
 
@@ -130,7 +134,7 @@ def run_directory() -> Iterator[Path]:
     runs.mkdir(exist_ok=True)
     with ExitStack() as stack:
         # Under one lock, or another run could take the new directory for a left one.
-        with locked(root() / "runs.lock"):
+        with locked(root() / "runs.lock", long=False):
             for old in runs.glob("*/"):
                 remove_unless_locked(old, old / "lock")
             path = Path(tempfile.mkdtemp(dir=runs))

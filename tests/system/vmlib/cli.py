@@ -122,7 +122,10 @@ def run(machine: Machine, argv: Sequence[str], user: str | None = None) -> int:
         command.close_stdin()
     else:
         threading.Thread(target=feed, args=[command], daemon=True).start()
-    code = command.wait().returncode
+    try:
+        code = command.wait().returncode
+    except MachineGone as error:
+        raise MachineGone(machine.describe(str(error))) from error
     return code if code >= 0 else 128 - code
 
 
@@ -137,13 +140,21 @@ def do(options: argparse.Namespace) -> int:
         with booted(options, console.KERNEL_ARGUMENT) as machine:
             console.attend(machine)
         return 0
+    if options.verb == "script":
+        return run_script(options)
     with booted(options) as machine:
-        if options.verb == "run":
-            return run(machine, options.command, options.user)
-        inside = f"/root/{options.file.name}"
+        return run(machine, options.command, options.user)
+
+
+def run_script(options: argparse.Namespace) -> int:
+    try:
+        text: bytes = options.file.read_bytes()
+    except OSError as error:
+        raise VMError(f"{options.file}: {error.strerror}") from error
+    inside = f"/root/{options.file.name}"
+    interpreter = [] if text.startswith(b"#!") else ["sh"]
+    with booted(options) as machine:
         machine.push(options.file, inside)
-        first = options.file.open("rb").readline(2)
-        interpreter = [] if first == b"#!" else ["sh"]
         machine.run(["chmod", "0700", inside], check=True)
         return run(machine, [*interpreter, inside, *options.argument])
 

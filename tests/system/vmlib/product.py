@@ -30,24 +30,53 @@ from vmlib.machine import Machine
 from vmlib.notice import step
 
 # Not shipped: a change there must not cost a new installation.
-LEFT_OUT = ("tests/", "docs/", ".ci/", ".git")
+LEFT_OUT = ("tests/", "docs/", ".ci/", ".git", "scripts/demo")
 
 GLIBC_MINOR = 36  # of Debian 12, the oldest guest
 INSTALL_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
-class Cargo:
-    """What of a source tree is shipped. `name` is the project's, from pyproject.toml."""
+class File:
+    """A file of the tree as it was when it was read; a link's content is its target."""
 
-    tree: Path
+    name: str
+    content: bytes
+    executable: bool = False
+    link: bool = False
+
+    @classmethod
+    def read(cls, tree: Path, name: str) -> File:
+        path = tree / name
+        if path.is_symlink():
+            return cls(name, os.readlink(path).encode(), link=True)
+        return cls(name, path.read_bytes(), executable=bool(path.stat().st_mode & 0o100))
+
+    def write(self, tree: Path) -> None:
+        path = tree / self.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.link:
+            path.symlink_to(self.content.decode())
+            return
+        path.write_bytes(self.content)
+        path.chmod(0o755 if self.executable else 0o644)
+
+
+@dataclass(frozen=True)
+class Cargo:
+    """What of a source tree is shipped. `name` is the project's, from pyproject.toml.
+
+    The files are held in memory, so that what is built is what the key says,
+    even when somebody edits the tree meanwhile.
+    """
+
     name: str
     dependencies: tuple[str, ...]
-    files: tuple[str, ...]
+    files: tuple[File, ...]
     key: str
 
 
-def shipped_files(tree: Path) -> list[str]:
+def shipped_names(tree: Path) -> list[str]:
     """The tree's files that travel, relative and sorted."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = tools.run(listing, cwd=tree).decode().split("\0")
@@ -57,29 +86,22 @@ def shipped_files(tree: Path) -> list[str]:
 
 
 def survey(tree: Path) -> Cargo:
-    """Look at a source tree. Raises BuildFailed when it has no usable pyproject.toml."""
+    """Read a source tree. Raises BuildFailed when it has no usable pyproject.toml."""
     try:
         project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
+        name = project["name"]
     except (FileNotFoundError, KeyError, tomllib.TOMLDecodeError) as error:
         raise BuildFailed(f"{tree}: no usable pyproject.toml: {error!r}") from error
-    files = shipped_files(tree)
-    parts: list[str | bytes] = [Path(__file__).read_bytes()]
-    for name in files:
-        path = tree / name
-        mode = "link" if path.is_symlink() else oct(path.stat().st_mode & 0o100)
-        content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
-        parts += [name, mode, content]
-    dependencies = tuple(project.get("dependencies", ()))
-    return Cargo(tree, project["name"], dependencies, tuple(files), cache.key(*parts))
+    files = tuple(File.read(tree, name) for name in shipped_names(tree))
+    key = cache.key(Path(__file__).read_bytes(), *(repr(file) for file in files))
+    return Cargo(name, tuple(project.get("dependencies", ())), files, key)
 
 
 def prepare(cargo: Cargo, python: str, where: Path) -> Path:
     """Fill the directory `where` with tree/ and wheelhouse/ for the guest's Python."""
     tree, wheelhouse = where / "tree", where / "wheelhouse"
-    for name in cargo.files:
-        target = tree / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(cargo.tree / name, target, follow_symlinks=False)
+    for file in cargo.files:
+        file.write(tree)
     with step("the product's wheel"):
         build_wheel(tree, wheelhouse)
     if not cargo.dependencies:

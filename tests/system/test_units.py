@@ -1,0 +1,220 @@
+"""The installed units: jobs outlive the daemon, an upgrade, and whatever kills it; and end when they should."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vmlib import image, layer
+from vmlib.machine import Machine
+
+TREE = Path(__file__).resolve().parents[2]
+SOURCE = "/usr/src/worker-jobs"
+"""where the guest has the tree and the wheels that it was installed from"""
+LIMIT = 64 << 20
+
+
+@pytest.fixture(autouse=True)
+def running(vm: Machine) -> None:
+    vm.run(["systemctl", "start", "workerd"], check=True)
+
+
+class Job:
+    """A job that counts to `seconds` in its output, a number each second, then exits with 7."""
+
+    def __init__(self, vm: Machine, seconds: int = 1000) -> None:
+        self.vm = vm
+        count = f"n=0; while [ $n -lt {seconds} ]; do n=$((n + 1)); echo $n; sleep 1; done; exit 7"
+        self.id = vm.run(["workerctl", "run", f"--mem={LIMIT}", "--", "sh", "-c", count], check=True).out
+        self.pid = self.status()["pid"]
+        self.cgroup = "/sys/fs/cgroup" + vm.sh(f"cut -d: -f3 /proc/{self.pid}/cgroup").out
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.vm.run(["workerctl", "status", "--json", self.id], check=True).out)
+        return found
+
+    def lines(self) -> int:
+        return len(self.vm.run(["workerctl", "out", self.id], check=True).out.splitlines())
+
+    def assert_unharmed(self) -> None:
+        """The same process, under the same limit, and still writing."""
+        before = self.lines()
+        status = self.status()
+        assert (status["state"], status["pid"]) == ("running", self.pid)
+        assert self.vm.sh(f"cat {self.cgroup}/memory.max").out == str(LIMIT)
+        self.vm.sh(f"until [ $(workerctl out {self.id} | wc -l) -gt {before} ]; do sleep 0.2; done")
+
+
+@pytest.fixture
+def job(vm: Machine) -> Iterator[Job]:
+    made = Job(vm)
+    yield made
+    vm.run(["workerctl", "stop", made.id])
+
+
+def main_pid(vm: Machine, unit: str = "workerd") -> int:
+    return int(vm.run(["systemctl", "show", "--property=MainPID", "--value", unit], check=True).out)
+
+
+def wait_for_another_daemon(vm: Machine, old: int) -> None:
+    """Until systemd has started, and heard from, one that is not `old`."""
+    changed = f'[ "$(systemctl show --property=MainPID --value workerd)" != {old} ]'
+    vm.sh(f"until {changed} && systemctl --quiet is-active workerd; do sleep 0.2; done")
+
+
+class TestInstalled:
+    def test_units_are_without_fault(self, vm: Machine) -> None:
+        found = vm.sh("systemd-analyze verify workerd.service workerd.socket workerd-jobs.service 2>&1", check=False)
+        older = "Unknown key .*'DelegateSubgroup'"  # known from systemd 254 on
+        complaints = [line for line in found.out.splitlines() if "worker" in line and not re.search(older, line)]
+        assert complaints == []
+
+    @pytest.mark.parametrize(("unit", "tenths"), [("workerd.service", 70), ("workerd-jobs.service", 20)])
+    def test_exposure_stays_below(self, vm: Machine, unit: str, tenths: int) -> None:
+        vm.run(["systemd-analyze", "security", "--no-pager", f"--threshold={tenths}", unit], check=True)
+
+    def test_socket_is_for_root_and_the_group(self, vm: Machine) -> None:
+        assert vm.sh("stat -c '%A %U %G' /run/workerd/workerd.sock").out == "srw-rw---- root worker"
+
+    def test_state_is_closed_to_everybody_else(self, vm: Machine) -> None:
+        assert vm.sh("stat -c %a /var/lib/workerd").out == "700"
+        assert vm.sh("ls /var/lib/workerd", user="alice", check=False).returncode != 0
+
+    def test_who_is_not_in_the_group_is_told_which(self, vm: Machine) -> None:
+        refused = vm.sh("workerctl ps", user="bob", check=False)
+        assert refused.returncode == 125
+        assert "worker" in refused.err
+
+    def test_the_users_python_cannot_get_into_the_client(self, vm: Machine) -> None:
+        vm.sh("mkdir -p /tmp/evil && echo 'print(\"evil\")' | tee /tmp/evil/json.py >/tmp/evil/socket.py")
+        assert "evil" not in vm.sh("cd /tmp/evil; PYTHONPATH=/tmp/evil workerctl version 2>&1").out
+
+    def test_daemon_and_jobs_share_a_slice_but_no_cgroup(self, vm: Machine, job: Job) -> None:
+        assert job.cgroup.startswith("/sys/fs/cgroup/worker.slice/workerd-jobs.service/jobs/")
+        assert vm.sh(f"cat /proc/{main_pid(vm)}/cgroup").out == "0::/worker.slice/workerd.service"
+        keeper = main_pid(vm, "workerd-jobs")
+        assert vm.sh(f"cat /proc/{keeper}/cgroup").out == "0::/worker.slice/workerd-jobs.service/keeper"
+
+    def test_jobs_inherit_nothing_of_the_daemons_privileges(self, vm: Machine) -> None:
+        show = "cat /proc/self/oom_score_adj; ulimit -n; grep -E '^(SigBlk|SigIgn|NoNewPrivs)' /proc/self/status"
+        out = vm.run(["workerctl", "run", "-f", "--", "sh", "-c", show], check=True).out.split()
+        assert out == ["0", "1024", "SigBlk:", "0" * 16, "SigIgn:", "0" * 16, "NoNewPrivs:", "1"]
+
+
+class TestJobsOutliveTheDaemon:
+    def test_restart(self, vm: Machine, job: Job) -> None:
+        old = main_pid(vm)
+        vm.run(["systemctl", "restart", "workerd"], check=True)
+        assert main_pid(vm) != old
+        job.assert_unharmed()
+
+    def test_sigkill(self, vm: Machine, job: Job) -> None:
+        old = main_pid(vm)
+        vm.sh(f"kill -KILL {old}")
+        wait_for_another_daemon(vm, old)
+        job.assert_unharmed()
+
+    def test_a_daemon_that_hangs_is_replaced(self, vm: Machine, job: Job) -> None:
+        drop_in = "/run/systemd/system/workerd.service.d"
+        vm.sh(f"mkdir -p {drop_in} && printf '[Service]\\nWatchdogSec=6\\n' >{drop_in}/test.conf")
+        vm.sh("systemctl daemon-reload && systemctl restart workerd")
+        try:
+            old = main_pid(vm)
+            vm.sh(f"kill -STOP {old}")
+            wait_for_another_daemon(vm, old)
+        finally:
+            vm.sh(f"rm -r {drop_in}; systemctl daemon-reload; systemctl restart workerd")
+        job.assert_unharmed()
+
+    def test_daemon_reload_and_reexec(self, vm: Machine, job: Job) -> None:
+        vm.sh("systemctl daemon-reload && systemctl daemon-reexec")
+        job.assert_unharmed()
+
+    def test_what_ended_while_the_daemon_was_down_is_known(self, vm: Machine) -> None:
+        job = Job(vm, seconds=2)
+        vm.sh("systemctl stop workerd.socket workerd.service")
+        vm.sh(f"while [ -e /proc/{job.pid} ]; do sleep 0.2; done")
+        vm.run(["systemctl", "start", "workerd"], check=True)
+        status = job.status()
+        assert (status["state"], status["reason"], status["exit_code"]) == ("finished", "exited", 7)
+        assert job.lines() == 2
+
+    def test_a_client_starts_a_stopped_daemon_by_its_socket(self, vm: Machine, job: Job) -> None:
+        vm.run(["systemctl", "stop", "workerd.service"])
+        job.assert_unharmed()
+        vm.run(["systemctl", "is-active", "workerd.service"], check=True)
+
+    def test_reload_keeps_the_daemon(self, vm: Machine, job: Job) -> None:
+        old = main_pid(vm)
+        vm.run(["systemctl", "reload", "workerd"], check=True)
+        job.assert_unharmed()
+        assert main_pid(vm) == old
+
+    def test_reload_refuses_a_wrong_configuration_by_its_line(self, vm: Machine, job: Job) -> None:
+        old, path = main_pid(vm), "/etc/workerd/workerd.toml"
+        vm.sh(f"cp {path} /root/toml && printf 'admins = []\\nadmin = 1\\n' >{path}")
+        try:
+            assert vm.sh("systemctl reload workerd", check=False).returncode != 0
+            assert f"{path}:2:" in vm.sh("journalctl --no-pager -u workerd -n 20").out
+        finally:
+            vm.sh(f"mv /root/toml {path}")
+        job.assert_unharmed()
+        assert main_pid(vm) == old
+
+
+class TestJobsEnd:
+    def test_with_the_keepers_unit(self, vm: Machine, job: Job) -> None:
+        vm.run(["systemctl", "stop", "workerd-jobs"], check=True)
+        assert not vm.sh(f"[ -e /proc/{job.pid} ]", check=False).returncode == 0
+        assert vm.run(["systemctl", "is-active", "workerd"]).out == "inactive"
+        vm.run(["systemctl", "start", "workerd"], check=True)
+        assert job.status()["state"] == "finished"
+
+    def test_when_the_keeper_dies_and_then_all_comes_back(self, vm: Machine, job: Job) -> None:
+        keeper = main_pid(vm, "workerd-jobs")
+        vm.sh(f"kill -KILL {keeper}")
+        vm.sh(f"until [ $(systemctl show --property=MainPID --value workerd-jobs) != {keeper} ]; do sleep 0.2; done")
+        vm.sh("until workerctl run --wait -- true; do sleep 0.5; done", timeout=60)
+        status = job.status()
+        assert (status["state"], status["reason"]) == ("finished", "lost")
+
+
+class TestUpgrade:
+    def test_jobs_go_on_under_the_new_daemon(self, vm: Machine, job: Job) -> None:
+        daemon, keeper = main_pid(vm), main_pid(vm, "workerd-jobs")
+        vm.sh("echo '# mine' >>/etc/workerd/workerd.toml")
+        said = vm.sh(f"make install WHEELHOUSE={SOURCE}/wheelhouse", cwd=f"{SOURCE}/tree", timeout=500).out
+        assert "Upgraded" in said
+        assert main_pid(vm) != daemon
+        assert main_pid(vm, "workerd-jobs") == keeper
+        assert vm.sh(f"readlink /proc/{keeper}/exe").out.endswith("(deleted)")
+        assert vm.sh("tail -n 1 /etc/workerd/workerd.toml").out == "# mine"
+        job.assert_unharmed()
+
+
+class TestUninstall:
+    @pytest.fixture
+    def spare(self) -> Iterator[Machine]:
+        """A machine of its own, since the others' would have nothing left to test."""
+        with layer.machine(image.default_release(), TREE) as machine:
+            machine.start()
+            yield machine
+
+    def test_leaves_nothing_running_and_nothing_behind(self, spare: Machine) -> None:
+        spare.run(["systemctl", "enable", "--now", "workerd"], check=True)
+        job = Job(spare)
+        said = spare.sh("make uninstall", cwd=f"{SOURCE}/tree").out
+        assert "its jobs end" in said
+        assert "Kept /var/lib/workerd" in said
+        assert spare.sh(f"[ -e /proc/{job.pid} ]", check=False).returncode != 0
+        assert spare.sh("systemctl list-units --all --plain --no-legend 'worker*.service' 'worker*.socket'").out == ""
+        assert not spare.sh("ls -d /sys/fs/cgroup/worker.slice 2>/dev/null", check=False).out
+        spare.sh("make uninstall PURGE=1", cwd=f"{SOURCE}/tree")
+        places = "/usr/local /etc /run /var/lib"
+        left = spare.sh(f"find {places} -iname '*worker[dc.-]*' -o -name worker | grep -v worker-vm", check=False).out
+        assert left == ""
+        assert spare.sh("getent group worker", check=False).returncode != 0
