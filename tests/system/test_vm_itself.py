@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from vmlib.errors import CommandFailed, MachineGone
+from vmlib import cache, frames, sources
+from vmlib.errors import BuildFailed, CommandFailed, MachineGone
 from vmlib.machine import Machine
 
 EVERY_BYTE = bytes(range(256))
@@ -126,6 +128,109 @@ class TestPower:
             vm.run(["true"])
         vm.start()
         assert vm.sh("cat /root/before-cut").out == "kept"
+
+
+class TestCache:
+    @pytest.fixture(autouse=True)
+    def own_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WORKER_VM_CACHE", str(tmp_path))
+
+    def test_entry_is_made_once(self) -> None:
+        made: list[Path] = []
+        for _ in range(2):
+            with cache.entry("kind", "name", made.append) as path:
+                assert path.is_dir()
+        assert len(made) == 1
+
+    def test_failed_build_leaves_nothing(self, tmp_path: Path) -> None:
+        def build(where: Path) -> None:
+            (where / "half").write_text("made")
+            raise BuildFailed("on purpose")
+
+        with pytest.raises(BuildFailed), cache.entry("kind", "name", build):
+            pass
+        assert [p.name for p in (tmp_path / "kind").iterdir()] == ["name.lock"]
+
+    def test_entry_in_use_is_not_pruned(self) -> None:
+        with cache.entry("kind", "used", lambda _: None) as used:
+            cache.prune(used.parent, keep=0)
+            assert used.is_dir()
+        cache.prune(used.parent, keep=0)
+        assert not used.exists()
+
+    def test_only_the_last_used_stay(self, tmp_path: Path) -> None:
+        for number in range(cache.KEEP + 2):
+            with cache.entry("kind", f"entry{number}", lambda _: None) as path:
+                os.utime(path, (number, number))
+        with cache.entry("kind", "last", lambda _: None):
+            kept = {p.name for p in (tmp_path / "kind").glob("*/")}
+        assert kept == {"entry3", "entry4", "last"}
+
+
+class TestSources:
+    ONE_LINE = """
+# deb http://commented.invalid bookworm main
+deb [arch=amd64 signed-by=/k.gpg] http://one.invalid/debian bookworm main contrib
+deb-src http://one.invalid/debian bookworm main
+deb http://one.invalid/security bookworm-security main
+deb http://other.invalid/node nodistro main
+"""
+    DEB822 = """
+Types: deb deb-src
+# a comment
+URIs: http://two.invalid/debian
+Suites: bookworm bookworm-updates bookworm-backports
+Components: main
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ -----END PGP PUBLIC KEY BLOCK-----
+
+Types: deb
+Enabled: no
+URIs: http://off.invalid/debian
+Suites: bookworm
+"""
+
+    def write(self, monkeypatch: pytest.MonkeyPatch, path: Path, text: str) -> None:
+        path.write_text(text)
+        monkeypatch.setenv("WORKER_VM_SOURCES", str(path))
+        monkeypatch.setattr(sources, "machine_codename", lambda: "bookworm")
+
+    def test_one_line_style(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.write(monkeypatch, tmp_path / "s.list", self.ONE_LINE)
+        text = sources.for_release("trixie")
+        assert "Suites: trixie\n" in text
+        assert "Suites: trixie-security\n" in text
+        assert "Signed-By: /k.gpg\n" in text
+        assert "Components: main contrib\n" in text
+        assert "other.invalid" not in text
+        assert "commented" not in text
+
+    def test_deb822_style_keeps_an_embedded_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.write(monkeypatch, tmp_path / "s.sources", self.DEB822)
+        text = sources.for_release("bookworm")
+        assert "Suites: bookworm bookworm-updates\n" in text
+        assert "\n .\n -----END PGP PUBLIC KEY BLOCK-----\n" in text
+        assert "Types: deb\n" in text
+        assert "off.invalid" not in text
+
+    def test_no_source_says_what_to_do(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.write(monkeypatch, tmp_path / "s.list", "deb http://other.invalid nodistro main")
+        with pytest.raises(BuildFailed, match="WORKER_VM_SOURCES"):
+            sources.for_release("bookworm")
+
+
+class TestFrames:
+    def test_stream_is_cut_right_whatever_the_pieces(self) -> None:
+        sent = [(frames.STDOUT, 1, b"one"), (frames.STDERR, 2, b""), (frames.EXIT, 1, EVERY_BYTE)]
+        stream = b"".join(frames.encode(*frame) for frame in sent)
+        decoder = frames.Decoder()
+        assert [f for i in range(len(stream)) for f in decoder.feed(stream[i : i + 1])] == sent
+
+    def test_what_is_no_frame_is_refused(self) -> None:
+        with pytest.raises(frames.BadFrame):
+            list(frames.Decoder().feed(b"Kernel panic - not syncing"))
 
 
 class TestTool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -160,10 +159,10 @@ def run_script(options: argparse.Namespace) -> int:
 
 
 def clean() -> int:
-    for shelf in ("product", "base", "wheels", "runs"):
+    for shelf in ("product", "base", "wheels"):
         cache.prune(cache.root() / shelf, keep=0)
-    shutil.rmtree(cache.root() / "runs", ignore_errors=True)
-    return 0
+    with cache.run_directory():  # making one removes what killed runs have left
+        return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

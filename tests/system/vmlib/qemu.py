@@ -1,12 +1,12 @@
 """One qemu process: its command line, its console log, its end.
 
-Measured on two cores under TCG, qemu 7.2, Debian 12, seconds to the login
-prompt of an untrimmed system: pc 11.4, q35 12.0, microvm 14.8 (13.6 of them
-after the kernel: it has no better clock than the PIT); `-cpu qemu64` 17.1
-where `-cpu max` takes 12.0. So q35 and max. With the units masked that
-guest/setup.sh names and the agent instead of a login: 7.8 to 8.2. With tsc=reliable the kernel
-uses the TSC, which it distrusts under TCG: a clock reading takes 1.3 µs
-instead of the HPET's 6.9, and was true to 1 % over ten seconds.
+Measured on two idle cores under TCG, qemu 7.2, Debian 12, in seconds. To the
+login prompt of an untrimmed system: pc 11.4, q35 12.0, microvm 14.8, q35 with
+`-cpu qemu64` 17.1 (all others `-cpu max`). So q35 and max. To the agent's
+answer, with the units masked that guest/setup.sh names: 7.8 to 8.2.
+
+With tsc=reliable the kernel uses the TSC, which it distrusts under TCG: a clock
+reading takes 1.3 µs instead of the HPET's 6.9, and was true to 1 % over 10 s.
 """
 
 from __future__ import annotations

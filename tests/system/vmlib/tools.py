@@ -17,6 +17,7 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "mke2fs": "e2fsprogs",
+    "newuidmap": "uidmap",
 }
 TAIL_LINES = 30
 
