@@ -24,7 +24,7 @@ help: ## This list
 	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 
-demo: venv ## The five-minute tour, for real: on this machine or in a virtual one
+demo: ## The five-minute tour, for real: on this machine or in a virtual one
 	scripts/demo-anywhere
 
 test: lint init ## All tests, and the linters
