@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workerctl.options import Args
 
 ENV_PASSED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TERM")
+ENV_OF_ACCOUNT = ("HOME", "USER", "LOGNAME", "SHELL")
 NETS = ("none", "bridge", "host")
 MOUNTS = ("rw", "ro", "bind", "tmpfs")
 MAX_NAME = 64
@@ -38,6 +39,7 @@ def run_params(args: Args) -> dict[str, Any]:
     if labels := args.texts("label"):
         spec["labels"] = {key: value or "" for key, value in map(label_pair, labels)}
     _files(args, spec)
+    _rank(args, spec)
     _ending(args, spec)
     from workerctl.limits import limits
 
@@ -145,6 +147,8 @@ def environment(args: Args) -> dict[str, str]:
     """What the command gets: a few of the caller's variables, all with --env-all, and those named."""
     env = {}
     for name, value in os.environ.items():
+        if args.has("user") and name in ENV_OF_ACCOUNT:
+            continue  # workerd knows that account's
         if args.has("env-all") or name in ENV_PASSED or name.startswith("LC_"):
             try:
                 (name + value).encode()
@@ -161,6 +165,21 @@ def environment(args: Args) -> dict[str, str]:
             value = os.environ[name]
         env[text_only(name, f"--env {name}")] = text_only(value, f"the value of --env {name}")
     return env
+
+
+def _rank(args: Args, spec: dict[str, Any]) -> None:
+    """What only admins may ask for; the daemon says whether the caller is one."""
+    if (user := args.text("user")) is not None:
+        spec["user"] = text_only(user, "--user")
+        if not user:
+            raise UsageError("--user: the name is empty")
+    if names := args.texts("cap-add"):
+        spec["cap_add"] = [text_only(name, "--cap-add") for given in names for name in given.split(",") if name]
+    profile = args.text("seccomp-profile")
+    if profile not in (None, "default", "off"):
+        raise UsageError(f"--seccomp-profile {profile}: choose default or off")
+    if profile == "off":
+        spec["seccomp"] = False
 
 
 def _files(args: Args, spec: dict[str, Any]) -> None:

@@ -108,7 +108,9 @@ def _make_place(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> P
         raise ConfigError(f"another workerd uses {state}", path=state, line=0) from error
     if not os.access(arguments.init, os.X_OK):
         raise ConfigError(f"{arguments.init} is not there or not executable: build it (make init)", line=0)
-    return Place(state, runtime, os.path.realpath(arguments.init))
+    config = arguments.config or daemon.DEFAULT_CONFIG
+    hidden = {os.path.dirname(daemon.DEFAULT_CONFIG), os.path.realpath(config), os.path.realpath(arguments.socket)}
+    return Place(state, runtime, os.path.realpath(arguments.init), tuple(sorted(hidden)))
 
 
 if __name__ == "__main__":

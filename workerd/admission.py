@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from workerd import sandbox
 from workerd.auth import Peer, is_admin, may_use_net
 from workerd.config import PerJob, Policy, Totals
 from workerd.errors import InvalidParams, NotPermitted, PolicyExceeded
@@ -42,6 +43,33 @@ def admit(
         mine = [job for job in others if job.uid == peer.uid]
         _check_totals(limits, mine, policy.totals(peer.uid, peer.gids), "your")
     return Admitted(msgspec.structs.replace(spec, limits=limits), max_output)
+
+
+def check_rank(spec: JobSpec, peer: Peer, policy: Policy) -> None:
+    """Raises NotPermitted where the job asks for what only admins may have. To be called
+    before anything is looked up for it."""
+    if is_admin(peer, policy):
+        return
+    asked = {"user": spec.user is not None, "cap_add": bool(spec.cap_add), "seccomp": not spec.seccomp}
+    options = {"user": "--user", "cap_add": "--cap-add", "seccomp": "--seccomp-profile off"}
+    for field, wanted in asked.items():
+        if wanted:
+            raise NotPermitted(f"{options[field]} is for admins only (root, and whom workerd.toml names)", field=field)
+
+
+def check_capabilities(spec: JobSpec, uid: int) -> None:
+    """Raises InvalidParams. `uid` is whom the job will run as."""
+    for name in spec.cap_add:
+        try:
+            sandbox.capability(name)
+        except KeyError as error:
+            raise InvalidParams(f"no such capability: {name!r}; see capabilities(7)", field="cap_add") from error
+    if spec.cap_add and uid != 0:
+        raise InvalidParams(
+            f"--cap-add needs a job of root's, this is uid {uid}'s: other users' programs lose every capability "
+            "when they start; add --user root",
+            field="cap_add",
+        )
 
 
 def _check_text(spec: JobSpec, env: Mapping[str, str]) -> None:

@@ -127,6 +127,13 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     rootfs: Text | None = None
     read_only: bool = False
     umask: Annotated[int, Meta(ge=0, le=0o777)] = 0o022
+    user: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    """NAME or UID, with :GROUP where it is to be another group than the account's: run as
+    that user, whose job it then is (admins only). None: the caller"""
+    cap_add: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=64)] = ()
+    """capabilities beside those that root's jobs have (admins only, jobs of root only)"""
+    seccomp: bool = True
+    """whether system calls are filtered; only admins may do without"""
     max_output: PositiveInt | None = None
     """bytes of output kept; None means the policy's default"""
     stop_signal: Annotated[int, Meta(ge=1, le=64)] = 15

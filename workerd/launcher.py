@@ -28,6 +28,8 @@ _STEPS = {
     "rw": "writable path",
     "ro": "read-only path",
     "tmpfs": "tmpfs",
+    "stdin": "standard input",
+    "capabilities": "capabilities (workerd itself may have been started without some)",
 }
 
 

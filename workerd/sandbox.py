@@ -16,18 +16,24 @@ from workerd.job import Job, JobSpec, Mount, MountKind, Net
 DEFAULT_TMP_SIZE = 1 << 30
 """bytes of a private /tmp where the job has no memory limit; they are charged to the job"""
 
-# linux/capability.h
-_ROOT_CAPABILITIES = {
-    "CHOWN": 0,
-    "DAC_OVERRIDE": 1,
-    "FOWNER": 3,
-    "FSETID": 4,
-    "KILL": 5,
-    "SETGID": 6,
-    "SETUID": 7,
-    "NET_BIND_SERVICE": 10,
+CAPABILITIES = {
+    name: number
+    for number, name in enumerate(
+        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+        "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
+        "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL "
+        "SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF "
+        "CHECKPOINT_RESTORE".split()
+    )
 }
-ROOT_CAPABILITIES = sum(1 << number for number in _ROOT_CAPABILITIES.values())
+"""by name, as linux/capability.h numbers them"""
+ROOT_CAPABILITIES = frozenset(
+    {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
+)
+"""what a job of root's has; everybody else's has none"""
+
+_ENGINES = ("/var/lib/incus", "/var/lib/lxd", "/var/snap/lxd/common/lxd", "/var/snap/lxd/common/lxd-user")
+"""where container engines have sockets outside /run, which lead out of a job's cgroup"""
 
 
 class Descriptors(Struct, frozen=True):
@@ -47,21 +53,36 @@ class Descriptors(Struct, frozen=True):
 
 
 def plan(job: Job, fds: Descriptors, *, max_output: int, hidden: Sequence[str]) -> list[str]:
-    """argv after `worker-init`. `hidden` are directories that no job may see."""
+    """argv after `worker-init`. `hidden` are files and directories that no job may see."""
     spec = job.spec
     words = ["run"]
     for name, fd in fds.named():
         words += [f"--{name}-fd", str(fd)]
     words += ["--uid", str(job.uid), "--gid", str(job.gid), "--groups", ",".join(map(str, job.groups))]
-    words += ["--capabilities", f"{ROOT_CAPABILITIES if job.uid == 0 else 0:x}"]
+    words += ["--capabilities", f"{_capabilities(job):x}"]
+    if not spec.seccomp:
+        words.append("--no-seccomp")
     words += ["--umask", f"{spec.umask:o}", "--hostname", spec.hostname or job.id]
     words += ["--max-output", str(max_output), "--tmp-size", str(spec.limits.memory or DEFAULT_TMP_SIZE)]
     if spec.net is not Net.NONE:
         words += ["--net", spec.net.value]
     words += _view(spec)
-    for path in hidden:
+    for path in (*hidden, *_ENGINES):
         words += ["--hide", path]
     return [*words, "--", *spec.argv]
+
+
+def capability(name: str) -> str:
+    """A capability's name as CAPABILITIES has it, of one written as cap_sys_time, say.
+    Raises KeyError."""
+    plain = name.upper().removeprefix("CAP_")
+    CAPABILITIES[plain]
+    return plain
+
+
+def _capabilities(job: Job) -> int:
+    names = ROOT_CAPABILITIES.union(map(capability, job.spec.cap_add)) if job.uid == 0 else ()
+    return sum(1 << CAPABILITIES[name] for name in names)
 
 
 def _view(spec: JobSpec) -> list[str]:

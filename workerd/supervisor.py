@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from workerd import admission, exitrecord, jobfiles, launcher, outcome, procfs
+from workerd import account, admission, exitrecord, jobfiles, launcher, outcome, procfs
 from workerd.auth import Peer
 from workerd.cgroup import CgroupTree
 from workerd.errors import Exhausted, InternalError, StartFailed, WorkerError
@@ -41,6 +41,8 @@ class Place(NamedTuple):
     state_dir: str
     runtime_dir: str
     init_path: str
+    hidden: tuple[str, ...] = ()
+    """files and directories, beside these two, that no job may see"""
 
 
 class Supervisor:
@@ -54,7 +56,9 @@ class Supervisor:
         self._followers = followers
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
-        self._launcher = launcher.Launcher(self._loop, place.init_path, (place.state_dir, place.runtime_dir))
+        self._launcher = launcher.Launcher(
+            self._loop, place.init_path, (place.state_dir, place.runtime_dir, *place.hidden)
+        )
 
     def close(self) -> None:
         """Let go of everything; the jobs run on."""
@@ -69,26 +73,37 @@ class Supervisor:
         """Start a job; it runs, or StartFailed (or another WorkerError) is raised.
         `stdin` stays the caller's."""
         policy = self.registry.config.policy
+        admission.check_rank(params.spec, peer, policy)
+        who = await self._account(peer, params.spec.user)
+        admission.check_capabilities(params.spec, who.uid)
         running = [live.job for live in self.registry]
         admitted = admission.admit(params.spec, params.env, peer, policy, running, nets=NETS)
         job = Job(
             id=new_id(),
-            uid=peer.uid,
-            gid=peer.gid,
-            groups=peer.groups,
+            uid=who.uid,
+            gid=who.gid,
+            groups=who.groups,
             spec=admitted.spec,
             state=State.STARTING,
             created=now(),
             boot_id=self.boot_id,
         )
+        env = {**who.env, **params.env}
         live = Live(job, self.files(job.id))
-        await self.registry.insert(live, params.env)
+        await self.registry.insert(live, env)
         try:
-            await self._start(live, params.env, admitted.max_output, stdin)
+            await self._start(live, env, admitted.max_output, stdin)
         except BaseException:
             self.registry.discard(job.id)
             raise
         return live.job
+
+    @staticmethod
+    async def _account(peer: Peer, user: str | None) -> account.Account:
+        """Whom the job is to run as. Raises InvalidParams."""
+        if user is None:
+            return account.Account(peer.uid, peer.gid, peer.groups, {})
+        return await asyncio.to_thread(account.find, user)
 
     async def _start(self, live: Live, env: dict[str, str], max_output: int, stdin: int | None) -> None:
         if live.job.state is State.STOPPING:  # while it was recorded

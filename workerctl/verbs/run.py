@@ -66,6 +66,11 @@ VERB = Verb(
             Option("--rootfs", "use this tree as its root", "DIR"),
             Option("--read-only", "let it write nowhere but in /tmp and the like"),
         ],
+        "For admins": [
+            Option("--user", "run it as this user, whose job it then is", "USER[:GROUP]"),
+            Option("--cap-add", "a capability more, for a job of root's", "CAP", many=True),
+            Option("--seccomp-profile", "off: filter no system calls [default]", "default|off"),
+        ],
         "How it ends": [
             Option("--stop-signal", "what `stop` sends first [TERM]", "SIG"),
             Option("--grace", "time from there to SIGKILL [10s]", "TIME"),

@@ -9,6 +9,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
+#include <linux/openat2.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -21,9 +22,14 @@
 
 #define LAST_CAPABILITY 40 /* CAP_CHECKPOINT_RESTORE; later ones are found by PR_CAPBSET_READ */
 
-/* Raw system calls: libc's wrappers would change every thread, and here there is one. */
+/* The effective ids, and for good the groups, become the caller's. Raw system calls:
+ * libc's wrappers would change every thread, and here there is one. */
 void as_caller(const struct plan *plan) {
-    if (syscall(SYS_setgroups, plan->ngroups, plan->groups) < 0 || syscall(SYS_setresgid, -1, plan->gid, -1) < 0 ||
+    static bool has_groups;
+    if (!has_groups && syscall(SYS_setgroups, plan->ngroups, plan->groups) < 0)
+        fail("credentials", "groups");
+    has_groups = true;
+    if (syscall(SYS_setresgid, -1, plan->gid, -1) < 0 ||
         syscall(SYS_setresuid, -1, plan->uid, -1) < 0)
         fail("credentials", "");
 }
@@ -81,6 +87,9 @@ static void set_limits(void) {
     set_limit(RLIMIT_STACK, 8 << 20, RLIM_INFINITY, "stack");
     set_limit(RLIMIT_NPROC, RLIM_INFINITY, RLIM_INFINITY, "nproc");
     set_limit(RLIMIT_FSIZE, RLIM_INFINITY, RLIM_INFINITY, "fsize");
+    set_limit(RLIMIT_AS, RLIM_INFINITY, RLIM_INFINITY, "as");
+    set_limit(RLIMIT_DATA, RLIM_INFINITY, RLIM_INFINITY, "data");
+    set_limit(RLIMIT_RTTIME, RLIM_INFINITY, RLIM_INFINITY, "rttime");
     set_limit(RLIMIT_CPU, RLIM_INFINITY, RLIM_INFINITY, "cpu");
 }
 
@@ -92,9 +101,13 @@ static void reset_oom_score(void) {
 }
 
 static void set_streams(const struct plan *plan, int out, int err) {
+    struct stat st;
     int in = plan->stdin_fd >= 0 ? plan->stdin_fd : open("/dev/null", O_RDONLY);
-    if (in < 0)
+    if (in < 0 || fstat(in, &st) < 0)
         fail("stdin", "/dev/null");
+    /* A directory of the host's would be a way out of the view. */
+    if (S_ISDIR(st.st_mode) || (fcntl(in, F_GETFL) & O_PATH))
+        fail_errno("stdin", EISDIR, "standard input must be something to read");
     if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
         fail("stdio", "");
     if (syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
@@ -111,13 +124,18 @@ static void become(const struct plan *plan) {
         syscall(SYS_setresuid, plan->uid, plan->uid, plan->uid) < 0)
         fail("credentials", "uid");
     set_capabilities(plan->capabilities);
+    /* Now that the ids are the user's, his other processes could trace PID 1's memory,
+     * where fs.suid_dumpable is 1; exec gives a memory of its own. */
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        fail("capabilities", "dumpable");
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         fail("no_new_privs", "");
 }
 
 static void enter_cwd(const struct plan *plan) {
     char here[PATH_MAX];
-    if (chdir(plan->cwd) < 0)
+    cleanup_fd int fd = open_beneath(AT_FDCWD, plan->cwd, O_PATH | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
+    if (fd < 0 || fchdir(fd) < 0)
         fail("chdir", plan->cwd);
     /* A directory outside of the view has no path in it (CVE-2024-21626). */
     if (syscall(SYS_getcwd, here, sizeof here) < 0 || here[0] != '/')
@@ -139,7 +157,7 @@ _Noreturn void exec_command(const struct plan *plan, int out, int err) {
         fail("setsid", "");
     set_limits();
     reset_oom_score();
-    setpriority(PRIO_PROCESS, 0, 0);
+    reset_inherited();
     set_streams(plan, out, err);
     become(plan);
     umask(plan->umask);

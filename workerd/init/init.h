@@ -4,8 +4,12 @@
  *   plan.c     argv -> struct plan
  *   report.c   the status pipe and the exit record: how anything is told
  *   view.c     what the job sees of the file system
+ *   hostmounts.c  what of the host's mounts no job may see
+ *   devices.c  the job's /dev
+ *   masks.c    what of /proc and /sys is covered or read-only
  *   mounts.c   thin wrappers over the mount system calls, by fd
  *   confine.c  ids, capabilities, rlimits, the exec
+ *   inherited.c   what an exec does not reset
  *   seccomp.c  the system calls that a job may not make
  *   output.c   from the job's pipes into its log and index
  *   reap.c     the life of PID 1: signals, children, the end
@@ -84,15 +88,31 @@ void tree_attach(int tree, int target, const char *step, const char *detail);
 int fs_new(const char *type, const char *const options[][2], uint64_t attributes, const char *step);
 int open_beneath(int root, const char *path, uint64_t flags, uint64_t resolve);
 
+/* hostmounts.c */
+void hostmounts_prepare(const struct plan *plan);
+void hostmounts_detach_proc(void);
+
 /* view.c */
 void view_collect(struct plan *plan);
 void view_build(struct plan *plan);
+int view_open(const char *path); /* O_PATH, in the new root, no links followed; -1 and errno */
+void view_attach(int tree, const char *path, const char *step);
+void view_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes);
+
+/* devices.c: an attached, sealed, empty directory, for masks_apply */
+int devices_build(const struct plan *plan);
+
+/* masks.c */
+void masks_apply(int empty_fd);
 
 /* confine.c */
 void as_caller(const struct plan *plan);
 void as_root(void);
 void drop_to_reaper(void);
 _Noreturn void exec_command(const struct plan *plan, int out, int err);
+
+/* inherited.c */
+void reset_inherited(void);
 
 /* seccomp.c */
 void seccomp_install(void);

@@ -64,7 +64,7 @@ static bool parse_mount(struct plan *plan, enum mount_kind kind, char **values) 
     if (plan->nmounts == MAX_MOUNTS)
         return false;
     struct mount_op *op = &plan->mounts[plan->nmounts];
-    *op = (struct mount_op){.kind = kind, .tree = -1};
+    *op = (struct mount_op){.kind = kind, .tree = -1, .is_dir = kind == MOUNT_TMPFS};
     bool bind = kind == MOUNT_BIND || kind == MOUNT_BIND_RO;
     op->source = bind ? values[0] : NULL;
     op->target = bind ? values[1] : values[0];
@@ -163,6 +163,8 @@ static const char *check_complete(const struct plan *plan) {
         return "--log-fd, --index-fd, --exit-fd, --status-fd and --control-fd are needed";
     if (plan->uid == (uid_t)-1 || plan->gid == (gid_t)-1)
         return "--uid and --gid are needed";
+    if (plan->uid != 0 && plan->capabilities != 0)
+        return "--capabilities are root's alone";
     if (plan->net == NET_BRIDGE && plan->net_fd < 0)
         return "--net bridge needs --net-fd";
     return NULL;

@@ -29,6 +29,8 @@
 #define LAST_KNOWN 462 /* mseal; numbers past it are newer than this list */
 #define NEW_NAMESPACES                                                                                              \
     (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
+/* PER_LINUX, PER_LINUX32, UNAME26; no random addresses, for debuggers: personality(2) */
+#define HARMLESS_PERSONALITY 0x60008u
 #ifndef AF_VSOCK
 #define AF_VSOCK 40
 #endif
@@ -65,7 +67,10 @@ static const struct sock_filter FILTER[] = {
     /* keys, tracing, and the kernel's largest attack surfaces */
     DENY(add_key), DENY(request_key), DENY(keyctl), DENY(bpf), DENY(perf_event_open), DENY(userfaultfd),
     DENY(io_uring_setup), DENY(io_uring_enter), DENY(io_uring_register), DENY(open_by_handle_at), DENY(kcmp),
-    DENY(fanotify_init), DENY(move_pages),
+    DENY(fanotify_init),
+    /* which memory node: its owner is the job's cpuset */
+    DENY(mbind), DENY(set_mempolicy), DENY(get_mempolicy), DENY(set_mempolicy_home_node), DENY(migrate_pages),
+    DENY(move_pages),
 #ifdef __x86_64__
     DENY(create_module), DENY(get_kernel_syms), DENY(query_module), DENY(uselib), DENY(ustat), DENY(sysfs),
     DENY(_sysctl), DENY(iopl), DENY(ioperm), DENY(modify_ldt),
@@ -78,6 +83,8 @@ static const struct sock_filter FILTER[] = {
     UNLESS(BPF_JEQ, __NR_ioctl, 5), LOAD_LOW(1),
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TIOCSTI, 1, 0), UNLESS(BPF_JEQ, 0x541c /* TIOCLINUX */, 1), REFUSE(EPERM),
     RETURN(SECCOMP_RET_ALLOW),
+    UNLESS(BPF_JEQ, __NR_personality, 5), LOAD_LOW(0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0xffffffff, 2, 0),
+    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, ~HARMLESS_PERSONALITY, 0, 1), REFUSE(EPERM), RETURN(SECCOMP_RET_ALLOW),
     RETURN(SECCOMP_RET_ALLOW),
 };
 

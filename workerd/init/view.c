@@ -14,7 +14,6 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "init.h"
@@ -24,15 +23,19 @@
 #define WALK (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
 
 static int root_tree = -1; /* the new root, detached, then / */
-static int empty_fd = -1;  /* a sealed, empty tmpfs that covers masked directories */
 static int base_fd = -1;   /* where paths of the view are looked up: / or the rootfs */
 static struct mount_op cwd_op = {.kind = MOUNT_RW, .tree = -1};
 
 static char paths[1 << 20]; /* canonical targets; only what is used is ever touched */
 static size_t paths_used;
 
-static dev_t own_devices[16]; /* our own tmpfs: the only places where a target may be made */
+static dev_t own_devices[MAX_MOUNTS + 8]; /* our own tmpfs: the only places where a target may be made */
 static size_t own_count;
+
+static bool below(const char *path, const char *top) {
+    size_t length = strlen(top);
+    return strncmp(path, top, length) == 0 && (path[length] == '\0' || path[length] == '/');
+}
 
 /* The path that a descriptor was found at, relative to the view's root. */
 static const char *canonical(int fd, const char *step, const char *detail) {
@@ -53,17 +56,12 @@ static const char *canonical(int fd, const char *step, const char *detail) {
     base[base_length] = '\0';
     paths_used += (size_t)length + 1;
     if (base_length > 1) {
-        if (strncmp(path, base, (size_t)base_length) != 0)
+        if (!below(path, base))
             fail_errno(step, EXDEV, detail);
         path += base_length;
         return *path == '\0' ? "/" : path;
     }
     return path;
-}
-
-static bool below(const char *path, const char *top) {
-    size_t length = strlen(top);
-    return strncmp(path, top, length) == 0 && (path[length] == '\0' || path[length] == '/');
 }
 
 /* Kernel file systems and host sockets: never handed in, they lead out of the job. */
@@ -76,7 +74,7 @@ static bool is_forbidden(const char *path) {
 }
 
 static int open_source(const char *path, bool of_host, const char *step) {
-    int fd = of_host ? open(path, O_PATH | O_CLOEXEC)
+    int fd = of_host ? open_beneath(AT_FDCWD, path, O_PATH, RESOLVE_NO_MAGICLINKS)
                      : open_beneath(base_fd, path, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
     if (fd < 0)
         fail(step, path);
@@ -88,6 +86,18 @@ static bool is_directory(int fd) {
     return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* Where a descriptor's file is on the host, in static storage. */
+static const char *host_path(int fd, const char *step, const char *detail) {
+    static char path[PATH_MAX];
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0)
+        fail(step, detail);
+    path[length] = '\0';
+    return path;
+}
+
 /* Opens one source as the caller; the clone is taken later, with PID 1's own rights. */
 static int collect_op(const struct plan *plan, struct mount_op *op) {
     bool bind = op->kind == MOUNT_BIND || op->kind == MOUNT_BIND_RO;
@@ -95,13 +105,7 @@ static int collect_op(const struct plan *plan, struct mount_op *op) {
     const char *path = bind ? op->source : op->target;
     int fd = open_source(path, bind, step);
     op->is_dir = is_directory(fd);
-    char link[64], host_path[PATH_MAX];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, host_path, sizeof host_path - 1);
-    if (length < 0)
-        fail(step, path);
-    host_path[length] = '\0';
-    if (plan->uid != 0 && is_forbidden(host_path))
+    if (plan->uid != 0 && is_forbidden(host_path(fd, step, path)))
         fail_errno(step, EPERM, path);
     if (!bind)
         op->target = canonical(fd, step, path);
@@ -112,18 +116,19 @@ static int collect_op(const struct plan *plan, struct mount_op *op) {
 
 /* The working directory is the caller's to write if it may write there, and never / . */
 static int collect_cwd(const struct plan *plan) {
-    if (plan->cwd_read_only || plan->rootfs != NULL)
+    if (plan->rootfs != NULL)
         return -1;
-    int fd = open(plan->cwd, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = open_beneath(AT_FDCWD, plan->cwd, O_PATH | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
     if (fd < 0)
         fail("chdir", plan->cwd);
     cwd_op.target = canonical(fd, "chdir", plan->cwd);
     cwd_op.is_dir = true;
     static const char *const private_places[] = {"/tmp", "/var/tmp"};
     bool keep = is_forbidden(cwd_op.target);
+    bool read_only = plan->cwd_read_only;
     for (size_t i = 0; i < 2; i++)
         keep = keep || strcmp(cwd_op.target, private_places[i]) == 0;
-    if (keep || syscall(SYS_faccessat2, fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS) < 0) {
+    if (keep || read_only || syscall(SYS_faccessat2, fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS) < 0) {
         bool hidden = below(cwd_op.target, "/tmp") || below(cwd_op.target, "/var/tmp");
         cwd_op.kind = MOUNT_RO; /* a directory below a private /tmp is shown all the same */
         if (keep || !hidden) {
@@ -147,14 +152,23 @@ static void clone_root(const struct plan *plan) {
     tree_set(root_tree, QUIET | MOUNT_ATTR_RDONLY, 0, true, "root", "/");
 }
 
+static void collect_base(const struct plan *plan) {
+    const char *path = plan->rootfs == NULL ? "/" : plan->rootfs;
+    base_fd = open_beneath(AT_FDCWD, path, O_PATH | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
+    if (base_fd < 0)
+        fail("rootfs", path);
+    const char *real = host_path(base_fd, "rootfs", path);
+    if (plan->uid != 0 && strcmp(real, "/") != 0 && is_forbidden(real))
+        fail_errno("rootfs", EPERM, path);
+}
+
 void view_collect(struct plan *plan) {
     static int sources[MAX_MOUNTS];
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         fail("propagation", "/");
+    hostmounts_prepare(plan);
     as_caller(plan);
-    base_fd = open(plan->rootfs == NULL ? "/" : plan->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (base_fd < 0)
-        fail("rootfs", plan->rootfs == NULL ? "/" : plan->rootfs);
+    collect_base(plan);
     int cwd_fd = collect_cwd(plan);
     for (size_t i = 0; i < plan->nmounts; i++) {
         struct mount_op *op = &plan->mounts[i];
@@ -162,6 +176,7 @@ void view_collect(struct plan *plan) {
         sources[i] = taken ? collect_op(plan, op) : -1;
     }
     as_root();
+    hostmounts_detach_proc(); /* from here on, no path is looked up on the host */
     if (cwd_fd >= 0)
         cwd_op.tree = clone_source(cwd_fd, cwd_op.kind == MOUNT_RO, "chdir", plan->cwd);
     for (size_t i = 0; i < plan->nmounts; i++) {
@@ -197,10 +212,10 @@ static void enter_root(void) {
     close(base_fd);
 }
 
-static int open_target(const char *path) { return open_beneath(root_tree, path, O_PATH, WALK); }
+int view_open(const char *path) { return open_beneath(root_tree, path, O_PATH, WALK); }
 
-static void attach_at(int tree, const char *path, const char *step) {
-    cleanup_fd int target = open_target(path);
+void view_attach(int tree, const char *path, const char *step) {
+    cleanup_fd int target = view_open(path);
     if (target < 0)
         fail(step, path);
     tree_attach(tree, target, step, path);
@@ -222,10 +237,21 @@ static bool is_own(int fd) {
     return false;
 }
 
+/* With the caller's rights: nobody learns through a target what is in a directory that
+ * is closed to him. */
+static int open_as_caller(const struct plan *plan, int at, const char *name) {
+    as_caller(plan);
+    int fd = open_beneath(at, name, O_PATH, WALK);
+    int kept = errno;
+    as_root();
+    errno = kept;
+    return fd;
+}
+
 /* Makes what is missing of a target, but only on a tmpfs of our own: nothing is ever
  * created in a tree of the host's. */
-static int make_target(const char *path, bool is_dir) {
-    int at = open_target("/");
+static int make_target(const struct plan *plan, const char *path, bool is_dir) {
+    int at = view_open("/");
     char name[NAME_MAX + 1];
     while (at >= 0 && *(path += strspn(path, "/")) != '\0') {
         size_t length = strcspn(path, "/");
@@ -235,10 +261,10 @@ static int make_target(const char *path, bool is_dir) {
         name[length] = '\0';
         path += length;
         bool last = path[strspn(path, "/")] == '\0';
-        int next = open_beneath(at, name, O_PATH, WALK);
+        int next = open_as_caller(plan, at, name);
         if (next < 0 && errno == ENOENT && is_own(at)) {
             int made = last && !is_dir ? mknodat(at, name, S_IFREG | 0644, 0) : mkdirat(at, name, 0755);
-            next = made < 0 ? -1 : open_beneath(at, name, O_PATH, WALK);
+            next = made < 0 ? -1 : open_as_caller(plan, at, name);
         }
         int kept = errno;
         close(at);
@@ -248,18 +274,18 @@ static int make_target(const char *path, bool is_dir) {
     return at;
 }
 
-static void place(int tree, const char *path, bool is_dir, const char *step) {
-    cleanup_fd int target = make_target(path, is_dir);
+static void place(const struct plan *plan, const struct mount_op *op, int tree, const char *step) {
+    cleanup_fd int target = make_target(plan, op->target, op->is_dir);
     if (target < 0)
-        fail(step, path);
-    tree_attach(tree, target, step, path);
+        fail(step, op->target);
+    tree_attach(tree, target, step, op->target);
     close(tree);
 }
 
-static void private_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes) {
+void view_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes) {
     char bytes[24];
     snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)size);
-    cleanup_fd int target = open_target(path);
+    cleanup_fd int target = view_open(path);
     if (target < 0 && (errno == ENOENT || errno == ELOOP || errno == ENOTDIR))
         return; /* a root tree need not have it; a link leads to another private place */
     if (target < 0)
@@ -270,128 +296,22 @@ static void private_tmpfs(const char *path, const char *mode, uint64_t size, con
     note_own(fd);
 }
 
-static void make_node(int dev, const char *name, unsigned int minor_number, unsigned int major_number) {
-    if (mknodat(dev, name, S_IFCHR | 0666, makedev(major_number, minor_number)) < 0)
-        fail("dev", name);
-}
-
-static void make_link(int dev, const char *target, const char *name) {
-    if (symlinkat(target, dev, name) < 0)
-        fail("dev", name);
-}
-
-static void make_dir(int dev, const char *name) {
-    if (mkdirat(dev, name, 0755) < 0)
-        fail("dev", name);
-}
-
-static void build_dev(const struct plan *plan) {
-    const char *const dev_options[][2] = {{"mode", "755"}, {"size", "65536"}, {"nr_inodes", "64"}, {NULL, NULL}};
-    cleanup_fd int dev = fs_new("tmpfs", dev_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "dev");
-    make_node(dev, "null", 3, 1);
-    make_node(dev, "zero", 5, 1);
-    make_node(dev, "full", 7, 1);
-    make_node(dev, "random", 8, 1);
-    make_node(dev, "urandom", 9, 1);
-    make_node(dev, "tty", 0, 5);
-    make_link(dev, "/proc/self/fd", "fd");
-    make_link(dev, "/proc/self/fd/0", "stdin");
-    make_link(dev, "/proc/self/fd/1", "stdout");
-    make_link(dev, "/proc/self/fd/2", "stderr");
-    make_link(dev, "pts/ptmx", "ptmx");
-    make_dir(dev, "pts");
-    make_dir(dev, "shm");
-    make_dir(dev, "mqueue");
-    attach_at(dev, "/dev", "dev");
-    tree_set(dev, MOUNT_ATTR_RDONLY, 0, false, "dev", "/dev");
-    const char *const pts_options[][2] = {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {NULL, NULL}};
-    cleanup_fd int pts = fs_new("devpts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "dev");
-    attach_at(pts, "/dev/pts", "dev");
-    cleanup_fd int queues = fs_new("mqueue", NULL, QUIET | MOUNT_ATTR_NOEXEC, "dev");
-    attach_at(queues, "/dev/mqueue", "dev");
-    const char *const empty_options[][2] = {{"mode", "555"}, {"nr_inodes", "2"}, {NULL, NULL}};
-    empty_fd = fs_new("tmpfs", empty_options, SEALED, "mask");
-    attach_at(empty_fd, "/dev/shm", "mask"); /* only what is attached can be cloned; shm covers it */
-    private_tmpfs("/dev/shm", "1777", plan->tmp_size, "262144", QUIET | MOUNT_ATTR_NOEXEC);
-}
-
 static void build_kernel_views(void) {
     cleanup_fd int proc = fs_new("proc", NULL, QUIET | MOUNT_ATTR_NOEXEC, "proc");
-    attach_at(proc, "/proc", "proc");
+    view_attach(proc, "/proc", "proc");
     cleanup_fd int sys = fs_new("sysfs", NULL, SEALED, "sys");
-    attach_at(sys, "/sys", "sys");
+    view_attach(sys, "/sys", "sys");
     cleanup_fd int cgroup = fs_new("cgroup2", NULL, SEALED, "cgroup");
-    attach_at(cgroup, "/sys/fs/cgroup", "cgroup");
-}
-
-/* /dev/null as the kernel knows it, whatever a root tree put there (CVE-2025-31133). */
-static int open_null(void) {
-    struct stat st;
-    int fd = open_target("/dev/null");
-    if (fd < 0 || fstat(fd, &st) < 0)
-        fail("mask", "/dev/null");
-    if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
-        fail_errno("mask", ENODEV, "/dev/null");
-    return fd;
-}
-
-static void mask(const char *path, int null_fd) {
-    cleanup_fd int target = open_target(path);
-    if (target < 0 && (errno == ENOENT || errno == ENOTDIR))
-        return;
-    if (target < 0)
-        fail("mask", path);
-    cleanup_fd int cover = tree_clone(is_directory(target) ? empty_fd : null_fd, "", AT_EMPTY_PATH, "mask");
-    tree_attach(cover, target, "mask", path);
-}
-
-static void seal(const char *path) {
-    cleanup_fd int target = open_target(path);
-    if (target < 0 && errno == ENOENT)
-        return;
-    if (target < 0)
-        fail("read-only", path);
-    cleanup_fd int tree = tree_clone(target, "", AT_EMPTY_PATH | AT_RECURSIVE, "read-only");
-    tree_set(tree, MOUNT_ATTR_RDONLY | QUIET | MOUNT_ATTR_NOEXEC, 0, true, "read-only", path);
-    tree_attach(tree, target, "read-only", path);
-}
-
-static void mask_throttle(int null_fd) {
-    char path[80];
-    for (int cpu = 0;; cpu++) {
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/thermal_throttle", cpu);
-        cleanup_fd int fd = open_target(path);
-        if (fd < 0)
-            return;
-        mask(path, null_fd);
-    }
-}
-
-static void mask_all(const struct plan *plan) {
-    static const char *const masked[] = {
-        "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-        "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-        "/sys/firmware", "/sys/devices/virtual/powercap", "/sys/fs/selinux",
-    };
-    static const char *const sealed[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
-    cleanup_fd int null_fd = open_null();
-    for (size_t i = 0; i < sizeof masked / sizeof *masked; i++)
-        mask(masked[i], null_fd);
-    mask_throttle(null_fd);
-    for (size_t i = 0; i < plan->nmounts; i++)
-        if (plan->mounts[i].kind == MOUNT_HIDE)
-            mask(plan->mounts[i].target, null_fd);
-    for (size_t i = 0; i < sizeof sealed / sizeof *sealed; i++)
-        seal(sealed[i]);
+    view_attach(cgroup, "/sys/fs/cgroup", "cgroup");
 }
 
 static void build_own_tmpfs(const struct plan *plan, const struct mount_op *op) {
     char bytes[24];
     snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)(op->size > 0 ? op->size : plan->tmp_size));
-    const char *const options[][2] = {{"mode", "1777"}, {"size", bytes}, {NULL, NULL}};
+    const char *const options[][2] = {{"mode", "1777"}, {"size", bytes}, {"nr_inodes", "262144"}, {NULL, NULL}};
     int fd = fs_new("tmpfs", options, QUIET, "tmpfs");
     note_own(fd);
-    place(fd, op->target, true, "tmpfs");
+    place(plan, op, fd, "tmpfs");
 }
 
 void view_build(struct plan *plan) {
@@ -399,20 +319,20 @@ void view_build(struct plan *plan) {
     enter_root();
     detach_host();
     build_kernel_views();
-    private_tmpfs("/run", "755", 64 << 20, "65536", QUIET);
-    private_tmpfs("/tmp", "1777", plan->tmp_size, "262144", QUIET);
-    private_tmpfs("/var/tmp", "1777", plan->tmp_size, "262144", QUIET);
-    build_dev(plan);
+    view_tmpfs("/run", "755", 64 << 20, "65536", QUIET);
+    view_tmpfs("/tmp", "1777", plan->tmp_size, "262144", QUIET);
+    view_tmpfs("/var/tmp", "1777", plan->tmp_size, "262144", QUIET);
+    int empty_fd = devices_build(plan);
     if (cwd_op.tree >= 0)
-        place(cwd_op.tree, cwd_op.target, true, "chdir");
+        place(plan, &cwd_op, cwd_op.tree, "chdir");
     for (size_t i = 0; i < plan->nmounts; i++) {
         struct mount_op *op = &plan->mounts[i];
         if (op->kind == MOUNT_TMPFS)
             build_own_tmpfs(plan, op);
         else if (op->kind != MOUNT_HIDE)
-            place(op->tree, op->target, op->is_dir, op->kind == MOUNT_BIND || op->kind == MOUNT_BIND_RO ? "bind" : "rw");
+            place(plan, op, op->tree, op->kind == MOUNT_BIND || op->kind == MOUNT_BIND_RO ? "bind" : "rw");
     }
-    mask_all(plan);
+    masks_apply(empty_fd);
     close(empty_fd);
     close(root_tree);
     umask(saved);
