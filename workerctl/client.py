@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from workerctl.logview import Log
 from workerctl.wire import Connection
 from workerd import errors, fdpass, protocol
 from workerd.job import Job, JobSpec, State
+from workerd.output import Log
 from workerd.protocol import METHODS, Params
 
 T = TypeVar("T")

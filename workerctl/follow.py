@@ -14,7 +14,7 @@ import os
 import time
 
 from workerctl import stdio
-from workerctl.logview import STDERR, STDOUT, Log
+from workerd.output import STDERR, STDOUT, Log
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:

@@ -176,8 +176,8 @@ def job_panel(job: dict[str, Any]) -> RenderableType:
     rows += [(name, Text(text)) for name, text in _times(job)]
     rows += _section("limits", words.limits_in_force(job))
     rows += _section("used", [f"{name} {text}" for name, text in words.usage(job)])
-    if job.get("output_end") is not None:
-        rows.append(("output", Text(words.size(job["output_end"]))))
+    if written := words.output(job):
+        rows.append(("output", Text(written, style="yellow" if job.get("output_lost") else "")))
     if job["state"] not in ("queued", "finished") and job.get("pid"):
         rows.append(("host pid", Text(str(job["pid"]))))
     rows += _section("warnings", job.get("warnings") or [], style="yellow")

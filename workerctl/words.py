@@ -113,6 +113,19 @@ def _io(device: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def output(job: dict[str, Any]) -> str:
+    """How much it wrote, and what of that is not there; empty where that is not known."""
+    end, start, lost = job.get("output_end"), job.get("output_start") or 0, job.get("output_lost") or 0
+    if end is None:
+        return ""
+    parts = [size(end + lost)]
+    if start:
+        parts.append(f"the last {size(end - start)} kept")
+    if lost:
+        parts.append(f"{size(lost)} could not be stored")
+    return ", ".join(parts)
+
+
 def usage(job: dict[str, Any]) -> list[tuple[str, str]]:
     """What the job has used, as far as the host counts it."""
     used = job.get("usage") or {}

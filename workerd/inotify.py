@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 
 _IN_MODIFY = 0x2
+_IN_Q_OVERFLOW = 0x4000
 _IN_NONBLOCK, _IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _EVENT = struct.Struct("iIII")
 
@@ -47,11 +48,12 @@ class Inotify:
         at = 0
         told: set[int] = set()
         while at < len(data):
-            watch, _, _, length = _EVENT.unpack_from(data, at)
+            watch, mask, _, length = _EVENT.unpack_from(data, at)
             at += _EVENT.size + length
-            callback = self._callbacks.get(watch)
-            if callback is not None and watch not in told:
-                told.add(watch)
+            # After an overflow (inotify(7)) it is not known whose events are missing.
+            told |= set(self._callbacks) if mask & _IN_Q_OVERFLOW else {watch}
+        for watch in told:
+            if (callback := self._callbacks.get(watch)) is not None:
                 callback()
 
     @staticmethod

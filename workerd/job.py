@@ -211,7 +211,11 @@ class Job(Struct, frozen=True, omit_defaults=True):
     warnings: tuple[str, ...] = ()
     usage: Usage | None = None
     output_end: int | None = None
-    """bytes of output in all, once finished"""
+    """bytes of output stored in all, once finished: where its log ends"""
+    output_start: int = 0
+    """where the log begins: what came before was released (`max_output`)"""
+    output_lost: int = 0
+    """bytes of output that could not be stored: the disk was full, say"""
     pid: int | None = None
     """the job's PID 1 as the host sees it"""
     pid_start: int | None = None

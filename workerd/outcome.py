@@ -29,6 +29,7 @@ def judge(job: Job, record: Record, *, oom_killed: bool, now: int) -> dict[str, 
                 "started": job.started or record.started,
                 "finished": record.finished,
                 "output_end": record.output_end,
+                "output_lost": record.output_lost,
             }
     return _without_record(job, oom_killed=oom_killed, now=now)
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from workerd import output
 from workerd.auth import Peer, is_admin, may_see
 from workerd.config import Config
 from workerd.errors import NameTaken
@@ -30,6 +31,14 @@ T = TypeVar("T")
 def now() -> int:
     """Microseconds since the epoch."""
     return time.time_ns() // 1000
+
+
+def stored_output(files: JobFiles) -> dict[str, int]:
+    """A job's fields on its output, as its index has them now; none where there is none."""
+    extent = output.extent_of(files.log, files.index)
+    if extent is None:
+        return {}
+    return {"output_start": extent.start, "output_end": extent.end, "output_lost": extent.lost}
 
 
 class Live:
@@ -52,11 +61,11 @@ class Live:
                 self.cgroup.freeze(False)
 
     def with_usage(self) -> Job:
-        """The job with what it has used so far."""
+        """The job with what it has used and written so far."""
         if self.cgroup is None or self.job.state is State.FINISHED:
             return self.job
         try:
-            return msgspec.structs.replace(self.job, usage=self.cgroup.usage())
+            return msgspec.structs.replace(self.job, usage=self.cgroup.usage(), **stored_output(self.files))
         except OSError:
             return self.job  # it ended meanwhile
 

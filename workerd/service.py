@@ -103,40 +103,33 @@ class Service:
         return Answer(await self._stopper.kill(call.peer, params.id, params.signal, everyone=params.all))
 
     async def _output_open(self, call: Call) -> Answer:
-        job, log_fd, index_fd = await self._open(call)
-        extent = self._extent(job, index_fd)
+        job, log = await self._open(call)
+        extent = self._extent(job, log)
         result = protocol.OutputOpenResult(job.id, extent.start, extent.end, extent.complete)
-        return Answer(result, (log_fd, index_fd))
+        return Answer(result, (log.log_fd, log.index_fd))
 
     async def _output_wait(self, call: Call) -> Answer:
         params: protocol.OutputWaitParams = call.params
-        job, log_fd, index_fd = await self._open(call)
-        os.close(log_fd)
-        try:
-            wait = self._followers.wait(
-                self._supervisor.files(job.id).index, params.offset, lambda: self._extent(job, index_fd)
-            )
-            async with asyncio.timeout(None if params.timeout is None else params.timeout / 1e6):
-                extent = await wait
-        except TimeoutError:
-            extent = self._extent(job, index_fd)
-        except OSError as error:
-            raise Exhausted(f"cannot follow the output: {error.strerror}", errno=error.errno) from error
-        finally:
-            os.close(index_fd)
+        job, log = await self._open(call)
+        with log:
+            try:
+                index = self._supervisor.files(job.id).index
+                wait = self._followers.wait(index, params.offset, lambda: self._extent(job, log))
+                async with asyncio.timeout(None if params.timeout is None else params.timeout / 1e6):
+                    extent = await wait
+            except TimeoutError:
+                extent = self._extent(job, log)
+            except OSError as error:
+                raise Exhausted(f"cannot follow the output: {error.strerror}", errno=error.errno) from error
         return Answer(protocol.OutputWaitResult(extent.start, extent.end, extent.complete))
 
     async def _output_read(self, call: Call) -> Answer:
         params: protocol.OutputReadParams = call.params
-        job, log_fd, index_fd = await self._open(call)
-        try:
-            extent = self._extent(job, index_fd)
-            data, begin, after = await asyncio.to_thread(
-                output.read, log_fd, index_fd, params.offset, params.length, params.stream
-            )
-        finally:
-            os.close(log_fd)
-            os.close(index_fd)
+        job, log = await self._open(call)
+        with log:
+            extent = self._extent(job, log)
+            piece = await asyncio.to_thread(output.read_piece, log, params.offset, params.length, params.stream)
+        data, begin, after = piece
         return Answer(protocol.OutputReadResult(data, begin, after, extent.complete and after >= extent.end))
 
     async def _info(self, call: Call) -> Answer:
@@ -162,14 +155,14 @@ class Service:
             )
         )
 
-    async def _open(self, call: Call) -> tuple[Job, int, int]:
-        """(job, log fd, index fd), read only and the caller's to close."""
+    async def _open(self, call: Call) -> tuple[Job, output.Log]:
+        """The log is read only, and the caller's to close."""
         job = await self._registry.find(call.peer, call.params.id)
         files = self._supervisor.files(job.id)
         try:
             log_fd = os.open(files.log, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return job, log_fd, os.open(files.index, os.O_RDONLY | os.O_CLOEXEC)
+                return job, output.Log(log_fd, os.open(files.index, os.O_RDONLY | os.O_CLOEXEC))
             except OSError:
                 os.close(log_fd)
                 raise
@@ -178,8 +171,10 @@ class Service:
         except OSError as error:
             raise as_worker_error(error) from error
 
-    def _extent(self, job: Job, index_fd: int) -> output.Extent:
+    def _extent(self, job: Job, log: output.Log) -> output.Extent:
         """What there is of a job's output; complete also where PID 1 can say nothing
         any more."""
-        extent = output.extent(index_fd)
-        return extent if self._registry.get(job.id) is not None else extent._replace(complete=True)
+        over = self._registry.get(job.id) is None
+        extent = log.extent()
+        extent.complete = extent.complete or over
+        return extent

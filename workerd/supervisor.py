@@ -24,7 +24,7 @@ from workerd.job import Job, Net, Reason, StartError, State, change, new_id
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.protocol import RunParams
-from workerd.registry import Live, Registry, now
+from workerd.registry import Live, Registry, now, stored_output
 
 log = logging.getLogger("workerd")
 
@@ -179,7 +179,7 @@ class Supervisor:
         oom_killed = cgroup is not None and cgroup.oom_killed()
         usage = None if cgroup is None else cgroup.usage()
         fields = outcome.judge(live.job, record, oom_killed=oom_killed, now=now())
-        await self.settle(live, {"usage": usage, **fields})
+        await self.settle(live, {"usage": usage, **stored_output(live.files), **fields})
 
     async def settle(self, live: Live, fields: dict[str, object]) -> None:
         """Finish a job whose outcome is known. Raises WorkerError where it cannot be

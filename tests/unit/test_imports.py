@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the bottom up. A module may import all of the layers below it and, of its own
 layer, only what stands before it in its own family (one string)."""
 
-FOR_WORKERCTL = {"errors", "units", "job", "protocol", "fdpass"}
+FOR_WORKERCTL = {"errors", "units", "job", "protocol", "fdpass", "output"}
 """All of workerd that workerctl may import: a command must start quickly."""
 
 NOT_PACKAGED = {"init.build"}

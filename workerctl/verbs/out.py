@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from workerctl import stdio
 from workerctl.follow import Gaps, bring, copy_whole, only, open_log, painted, pump
-from workerctl.logview import STDERR, STDOUT, Log, tail_offset
 from workerctl.options import Args, Option, UsageError, Verb
 from workerctl.wire import Connection
+from workerd.output import STDERR, STDOUT, Log, tail_offset
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def main(args: Args) -> int:
     job_id = args.words[0]
     stream, lines = _stream(args), _lines(args)
     with Connection() as connection, open_log(connection, job_id) as log:
-        start = 0 if lines is None else tail_offset(log, lines, stream)
+        start = 0 if lines is None else tail_offset(log, lines, stream, 0, log.end())
         _show(connection, job_id, log, start, stream, args)
         if lost := log.header().lost:
             stdio.note(f"{lost} bytes of output could not be stored: the disk was full")

@@ -11,7 +11,8 @@
  *   confine.c  ids, capabilities, rlimits, the exec
  *   inherited.c   what an exec does not reset
  *   seccomp.c  the system calls that a job may not make
- *   output.c   from the job's pipes into its log and index
+ *   output.c   from the job's pipes into its log
+ *   joblog.c   the log, its index, and how much of them is kept
  *   reap.c     the life of PID 1: signals, children, the end
  *
  * Nothing here allocates; nothing here trusts a path twice.
@@ -117,15 +118,33 @@ void reset_inherited(void);
 /* seccomp.c */
 void seccomp_install(void);
 
+/* joblog.c */
+struct __attribute__((packed)) log_record {
+    uint64_t offset, length, time;
+    uint32_t stream, reserved;
+};
+struct joblog {
+    int fd, index_fd;
+    uint64_t cap;
+    uint64_t end, kept_from, lost; /* offsets; bytes that could not be stored */
+    uint64_t records, first_record;
+    uint64_t punched, index_punched; /* bytes that take no space any more */
+    int64_t clock_ahead;
+    struct log_record last;
+    bool fixed; /* holes cannot be punched here */
+};
+void log_open(struct joblog *log, int log_fd, int index_fd, uint64_t cap);
+bool log_room(struct joblog *log);                                         /* whether more may be stored */
+bool log_append(struct joblog *log, uint32_t stream, uint64_t length);     /* what is already at the log's end */
+void log_lose(struct joblog *log, uint64_t length);
+void log_close(struct joblog *log);
+
 /* output.c */
 struct output {
-    int pipes[2];  /* read ends: stdout, stderr; -1 when at their end */
-    int log_fd, index_fd;
-    uint64_t end, kept_from, cap, lost;
-    uint64_t records, first_record;
-    uint64_t record_offset, record_length, record_time;
-    uint32_t record_stream;
+    int pipes[2]; /* read ends: stdout, stderr; -1 when at their end */
     bool grown[2];
+    bool copying; /* the log cannot be spliced into */
+    struct joblog log;
 };
 void output_open(struct output *out, const struct plan *plan, int write_ends[2]);
 bool output_move(struct output *out, int which);

@@ -1,55 +1,18 @@
-/* From the job's pipes into its log and the log's index.
- *
- * log:   the bytes as they came, both streams; offsets never change; the oldest bytes
- *        are released by punching holes once more than the cap is kept.
- * index: a 64-byte header, then records of 32 bytes (workerctl/logview.py reads them).
- *        A record grows in place while its stream stays the same within a millisecond.
- *        Data is in the log before a record speaks of it.
- */
+/* From the job's pipes into its log (joblog.c), without copying where the kernel can. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
-#include <time.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "init.h"
 
-#define SPLICE_MAX (1 << 20)
+#define MOVE_MAX (512u << 10) /* with joblog.c's slack: less than 1 MiB over the cap */
 #define PIPE_FIRST 65536
 #define PIPE_GROWN (1 << 20)
-#define MERGE_NS 1000000u
-#define PUNCH_STEP (256u << 10)
-
-struct __attribute__((packed)) index_header {
-    char magic[8];
-    uint64_t kept_from, first_record, lost, flags;
-    char reserved[24];
-};
-_Static_assert(sizeof(struct index_header) == 64, "the layout is a contract");
-
-struct __attribute__((packed)) index_record {
-    uint64_t offset, length, time;
-    uint32_t stream, reserved;
-};
-_Static_assert(sizeof(struct index_record) == 32, "the layout is a contract");
-
-enum { COMPLETE = 1 };
-
-static void write_header(struct output *out, uint64_t flags) {
-    struct index_header header = {
-        .magic = "WKIDX001",
-        .kept_from = out->kept_from,
-        .first_record = out->first_record,
-        .lost = out->lost,
-        .flags = flags,
-    };
-    while (pwrite(out->index_fd, &header, sizeof header, 0) < 0 && errno == EINTR)
-        ;
-}
 
 void output_open(struct output *out, const struct plan *plan, int write_ends[2]) {
-    *out = (struct output){.log_fd = plan->log_fd, .index_fd = plan->index_fd, .cap = plan->max_output};
+    *out = (struct output){.pipes = {-1, -1}};
     for (int i = 0; i < 2; i++) {
         int ends[2];
         if (pipe2(ends, O_CLOEXEC) < 0 || fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0)
@@ -57,103 +20,98 @@ void output_open(struct output *out, const struct plan *plan, int write_ends[2])
         out->pipes[i] = ends[0];
         write_ends[i] = ends[1];
     }
-    write_header(out, 0);
+    log_open(&out->log, plan->log_fd, plan->index_fd, plan->max_output);
 }
 
-static uint64_t record_place(uint64_t number) { return sizeof(struct index_header) + number * sizeof(struct index_record); }
-
-static void write_record(struct output *out) {
-    struct index_record record = {out->record_offset, out->record_length, out->record_time, out->record_stream, 0};
-    while (pwrite(out->index_fd, &record, sizeof record, (off_t)record_place(out->records - 1)) < 0 && errno == EINTR)
-        ;
+static void end_of_stream(struct output *out, int which) {
+    close(out->pipes[which]);
+    out->pipes[which] = -1;
 }
 
-static void note(struct output *out, uint32_t stream, uint64_t length) {
-    uint64_t now = clock_ns(CLOCK_REALTIME);
-    bool same = out->records > 0 && out->record_stream == stream && now - out->record_time < MERGE_NS;
-    if (same) {
-        out->record_length += length;
-    } else {
-        out->records++;
-        out->record_offset = out->end;
-        out->record_length = length;
-        out->record_time = now;
-        out->record_stream = stream;
+static void stored(struct output *out, int which, uint64_t length) {
+    if (!log_append(&out->log, (uint32_t)which + 1, length))
+        log_lose(&out->log, length);
+}
+
+/* How much of it the log took. */
+static size_t write_log(const struct output *out, const char *data, size_t length) {
+    size_t done = 0;
+    while (done < length) {
+        ssize_t wrote = pwrite(out->log.fd, data + done, length - done, (off_t)(out->log.end + done));
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote <= 0)
+            break;
+        done += (size_t)wrote;
     }
-    out->end += length;
-    write_record(out);
+    return done;
 }
 
-/* The number of the first record that ends past `offset`, for the index's own hole. */
-static uint64_t record_past(struct output *out, uint64_t offset) {
-    uint64_t low = out->first_record, high = out->records - 1;
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-        struct index_record record;
-        if (pread(out->index_fd, &record, sizeof record, (off_t)record_place(middle)) != sizeof record)
-            return out->first_record;
-        if (record.offset + record.length > offset)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
-}
-
-/* Readers learn of the new beginning before the bytes are gone. */
-static void release(struct output *out) {
-    if (out->end - out->kept_from <= out->cap + PUNCH_STEP)
-        return;
-    out->kept_from = (out->end - out->cap) & ~(uint64_t)4095;
-    out->first_record = record_past(out, out->kept_from);
-    write_header(out, 0);
-    fallocate(out->log_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)out->kept_from);
-    uint64_t place = record_place(out->first_record) & ~(uint64_t)4095;
-    if (place > 4096)
-        fallocate(out->index_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, (off_t)(place - 4096));
-}
-
-/* The log takes no more (disk full, say): the job goes on, the loss is counted. */
-static bool discard(struct output *out, int which) {
-    static char sink[65536];
-    ssize_t got = read(out->pipes[which], sink, sizeof sink);
-    if (got <= 0)
+/* The long way, through our memory: what the log does not take then is lost, and the
+ * job goes on. */
+static bool copy(struct output *out, int which, bool room) {
+    static char buffer[PIPE_FIRST];
+    ssize_t got = read(out->pipes[which], buffer, sizeof buffer);
+    if (got < 0)
+        return errno == EINTR;
+    if (got == 0) {
+        end_of_stream(out, which);
         return false;
-    out->lost += (uint64_t)got;
-    write_header(out, 0);
+    }
+    size_t wrote = room ? write_log(out, buffer, (size_t)got) : 0;
+    if (wrote > 0)
+        stored(out, which, wrote);
+    if (wrote < (size_t)got)
+        log_lose(&out->log, (size_t)got - wrote);
     return true;
+}
+
+static void grow_pipe(struct output *out, int which) {
+    out->grown[which] = true; /* a busy stream: fewer, larger moves; a refusal does not matter */
+    fcntl(out->pipes[which], F_SETPIPE_SZ, PIPE_GROWN);
 }
 
 /* Moves what one pipe holds. False when there is nothing (more) to move now. */
 bool output_move(struct output *out, int which) {
     if (out->pipes[which] < 0)
         return false;
-    loff_t place = (loff_t)out->end;
-    ssize_t moved = splice(out->pipes[which], NULL, out->log_fd, &place, SPLICE_MAX, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    const bool room = log_room(&out->log);
+    if (out->copying || !room)
+        return copy(out, which, room);
+    loff_t place = (loff_t)out->log.end;
+    ssize_t moved = splice(out->pipes[which], NULL, out->log.fd, &place, MOVE_MAX, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     if (moved < 0 && errno == EINTR)
         return true;
     if (moved < 0 && errno == EAGAIN)
         return false;
-    if (moved < 0)
-        return discard(out, which);
+    if (moved < 0) {
+        out->copying = errno == EINVAL; /* not on this file system (splice(2)) */
+        return copy(out, which, true);
+    }
     if (moved == 0) {
-        close(out->pipes[which]);
-        out->pipes[which] = -1;
+        end_of_stream(out, which);
         return false;
     }
-    if (moved >= PIPE_FIRST && !out->grown[which]) {
-        out->grown[which] = true; /* a busy stream: fewer, larger moves; a refusal does not matter */
-        fcntl(out->pipes[which], F_SETPIPE_SZ, PIPE_GROWN);
-    }
-    note(out, (uint32_t)which + 1, (uint64_t)moved);
-    release(out);
+    if (moved >= PIPE_FIRST && !out->grown[which])
+        grow_pipe(out, which);
+    stored(out, which, (uint64_t)moved);
     return true;
 }
 
-/* After the last writer is dead: what is in the pipes is all there will be. */
+/* What the pipes hold now, and no more: a descriptor that the job passed to a process
+ * outside may have a writer still. */
+static void drain(struct output *out, int which) {
+    int held = 0;
+    if (out->pipes[which] < 0 || ioctl(out->pipes[which], FIONREAD, &held) < 0)
+        return;
+    const uint64_t until = out->log.end + out->log.lost + (uint64_t)held;
+    while (out->log.end + out->log.lost < until && output_move(out, which))
+        ;
+}
+
+/* After the last process of the job is dead. */
 void output_finish(struct output *out) {
-    for (int which = 0; which < 2; which++)
-        while (output_move(out, which))
-            ;
-    write_header(out, COMPLETE);
+    drain(out, 0);
+    drain(out, 1);
+    log_close(&out->log);
 }

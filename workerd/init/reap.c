@@ -118,6 +118,6 @@ _Noreturn void reap_forever(const struct plan *plan, struct output *out, pid_t c
     kill(-1, SIGKILL);
     reap_children(&life, true);
     output_finish(out);
-    report_exit(life.code, life.status, &life.times, out->end, out->lost);
+    report_exit(life.code, life.status, &life.times, out->log.end, out->log.lost);
     _exit(0);
 }
