@@ -46,6 +46,7 @@ lint: venv init ## ruff, mypy --strict, the C compilers' warnings, shellcheck
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); else echo 'shellcheck: not installed, skipped'; fi
 
 bench: venv init ## Figures: launch, memory, output
+	scripts/bootstrap bench
 	$(BIN)/python tests/bench
 
 venv: $(VENV)/.made ## .venv with the editable install and the developers' tools

@@ -183,7 +183,7 @@ class TestUninstall:
         assert spare.sh("systemctl list-units --all --plain --no-legend 'workerd*'").out == ""
         assert not spare.sh("ls -d /sys/fs/cgroup/worker.slice 2>/dev/null", check=False).out
         spare.sh("make uninstall PURGE=1", cwd=f"{SOURCE}/tree")
-        places = "/usr/local /etc /run /var/lib"
-        left = spare.sh(f"find {places} -iname '*worker[dc.-]*' -o -name worker | grep -v worker-vm", check=False).out
+        ours = "-name worker -o -name 'worker.*' -o -name 'workerd*' -o -name workerctl"
+        left = spare.sh(f"find /usr/local /etc /run /var/lib {ours}", check=False).out
         assert left == ""
         assert spare.sh("getent group worker", check=False).returncode != 0
