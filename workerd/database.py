@@ -25,6 +25,8 @@ from workerd import errors
 
 BUSY_SECONDS = 5.0
 """how long to wait for a daemon that is just leaving"""
+_LOG_SIZE = 4 << 20
+"""bytes that SQLite's log grows to before it is written back (1000 pages of 4096)"""
 _COMPANIONS = ("-wal", "-shm", "-journal")
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _EXHAUSTION = {
@@ -114,6 +116,7 @@ def _connect(path: Path, schema: Schema) -> sqlite3.Connection:
         _verify_pages(db)
         schema.verify(db)
         db.execute("COMMIT")
+        _reserve(path)
     except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         db.close()
         if isinstance(error, sqlite3.DatabaseError) and _code(error) not in _DAMAGE:
@@ -123,6 +126,19 @@ def _connect(path: Path, schema: Schema) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _reserve(path: Path) -> None:
+    """Have the log's space allotted, so that outcomes can be committed on a full disk
+    too: a job that fills it must still be seen to end. SQLite takes the zeros for
+    the end of its log (sqlite.org/fileformat2.html, part 4). Where the disk is full
+    already there is nothing to reserve."""
+    with suppress(OSError):
+        fd = os.open(f"{path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, _LOG_SIZE)
+        finally:
+            os.close(fd)
 
 
 def _verify_version(db: sqlite3.Connection, schema: Schema) -> None:

@@ -112,13 +112,19 @@ class Daemon:
 
     def output(self, job_id: str) -> bytes:
         """All that is kept of its output, both streams."""
+        return self.output_from(job_id, 0)
+
+    def output_from(self, job_id: str, offset: int, stream: int | None = None) -> bytes:
+        """What is kept of its output from `offset` on, as there is now."""
         data = b""
         with self.client() as client:
-            while True:
-                part = client.call("output.read", protocol.OutputReadParams(id=job_id, offset=len(data)))
+            end = client.wait_output(job_id, 2**62, timeout=0).end
+            while offset < end:
+                part = client.call("output.read", protocol.OutputReadParams(job_id, offset, stream=stream))
                 data += part.data
-                if not part.data:
-                    return data
+                assert part.next > offset, "no step forward"
+                offset = part.next
+        return data
 
     def shell(self, script: str, **spec: Any) -> tuple[Job, str]:
         """Run a script to its end, as root: (the finished job, its output)."""
