@@ -174,7 +174,7 @@ def job_panel(job: dict[str, Any]) -> RenderableType:
     rows.append(("user", Text(visible(user_name(job["uid"])))))
     rows.append(("directory", Text(visible(spec.get("cwd", "/")))))
     rows += [(name, Text(text)) for name, text in _times(job)]
-    rows += _section("limits", words.limits_in_force(job))
+    rows += _section("limits", words.limits_in_force(job) + words.time_limits(job))
     rows += _section("used", [f"{name} {text}" for name, text in words.usage(job)])
     if written := words.output(job):
         rows.append(("output", Text(written, style="yellow" if job.get("output_lost") else "")))

@@ -215,6 +215,7 @@ def _mount(kind: str, value: str, args: Args) -> dict[str, Any]:
 
 
 def _ending(args: Args, spec: dict[str, Any]) -> None:
+    _time_limits(args, spec)
     if args.has("rm"):
         spec["remove"] = True
     if (output := args.text("max-output")) is not None:
@@ -229,3 +230,19 @@ def _ending(args: Args, spec: dict[str, Any]) -> None:
         from workerctl.limits import grace_of
 
         spec["grace"] = grace_of(grace, "--grace")
+
+
+def _time_limits(args: Args, spec: dict[str, Any]) -> None:
+    for option, field in (("timeout", "timeout"), ("cpu-time", "cpu_time")):
+        if (text := args.text(option)) is not None:
+            from workerctl.limits import duration_of
+
+            spec[field] = duration_of(text, f"--{option}")
+            if not spec[field]:
+                raise UsageError(f"--{option} {text}: no time at all cannot work; for no limit, leave --{option} out")
+    if (action := args.text("on-timeout")) is not None:
+        if action not in ("stop", "pause"):
+            raise UsageError(f"--on-timeout {action}: choose stop or pause")
+        if "timeout" not in spec and "cpu_time" not in spec:
+            raise UsageError("--on-timeout says what happens when time is over; give --timeout or --cpu-time as well")
+        spec["on_timeout"] = action

@@ -27,7 +27,10 @@ def state(job: dict[str, Any]) -> str:
     if job["state"] == "finished":
         return f"finished: {ending(job)}"
     if job["state"] == "stopping":
-        return "stopping: asked to, not gone yet"
+        over = job.get("timed_out") and not job.get("stop_requested")
+        return f"stopping: {'its time is over' if over else 'asked to'}, not gone yet"
+    if job["state"] == "paused" and job.get("timed_out"):
+        return "paused: its time was over; resume lets it run on without that limit"
     return str(job["state"])
 
 
@@ -212,3 +215,11 @@ def limits_in_force(job: dict[str, Any]) -> list[str]:
             lines.append(f"{name} {figure or 'without limit'} (asked for: {asked})")
     lines += [f"{name}: {figure} (asked for)" for name, figure in wanted.items() if name.startswith(IO_OF)]
     return lines + [f"{name}: {figure}" for name, figure in real.items() if name.startswith(IO_OF)]
+
+
+def time_limits(job: dict[str, Any]) -> list[str]:
+    """A line for each limit in time."""
+    spec = job["spec"]
+    then = f", then {spec['on_timeout']}" if spec.get("on_timeout") else ""
+    lines = [f"time {format_duration(spec['timeout'])}{then}"] if spec.get("timeout") else []
+    return lines + ([f"CPU time {format_duration(spec['cpu_time'])}{then}"] if spec.get("cpu_time") else [])

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from workerd import config, recovery, sdnotify, server
 from workerd.cgroup import CgroupTree, default_root
+from workerd.deadlines import Deadlines
 from workerd.errors import WorkerError
 from workerd.followers import Followers
 from workerd.history import History
@@ -74,13 +75,16 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         stopper = Stopper(registry)
         remover = Remover(registry, stopper, supervisor.files)
         history = History(registry, remover, tasks)
+        pauser = Pauser(registry)
+        deadlines = Deadlines(registry, stopper, pauser, tasks)
         await recovery.recover(supervisor, stopper)
         service = Service(supervisor, stopper, followers, settings.socket)
-        service.handlers |= JobMethods(registry, Pauser(registry), remover).handlers
+        service.handlers |= JobMethods(registry, pauser, remover).handlers
         served = server.Server(_listen(settings.socket), service, tasks)
         loop.add_signal_handler(signal.SIGHUP, reload, registry, settings.config, history.wake)
         served.start()
         history.start()
+        deadlines.start()
         log.info("serving on %s; %d jobs run", settings.socket, len(registry))
         sdnotify.notify("READY=1")
         watchdog = Watchdog(loop)
@@ -91,6 +95,7 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
             await stopper.stop_everything()
         await served.drain(DRAIN_SECONDS)
         watchdog.close()
+        deadlines.close()
         history.close()
         supervisor.close()
     keeper.close()

@@ -40,6 +40,13 @@ class Reason(enum.StrEnum):
     LOST = "lost"
 
 
+class OnTimeout(enum.StrEnum):
+    """What happens to a job whose time is over."""
+
+    STOP = "stop"
+    PAUSE = "pause"
+
+
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.STARTING, State.FINISHED}),
     State.STARTING: frozenset({State.RUNNING, State.STOPPING, State.FINISHED}),
@@ -139,6 +146,11 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     stop_signal: Annotated[int, Meta(ge=1, le=64)] = 15
     grace: Annotated[int, Meta(ge=0, le=86_400_000_000)] = 10_000_000
     """microseconds between the stop signal and SIGKILL"""
+    timeout: PositiveInt | None = None
+    """microseconds that it may run, paused time not counted"""
+    cpu_time: PositiveInt | None = None
+    """microseconds of CPU time that all its processes together may use"""
+    on_timeout: OnTimeout = OnTimeout.STOP
     labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)] = {}
     remove: bool = False
     """forget the job, with its output, moments after its end"""
@@ -177,6 +189,24 @@ class StartError(Struct, frozen=True):
     message: str
 
 
+class RunClock(Struct, frozen=True):
+    """How long a job has been running, paused time left out. Microseconds."""
+
+    ran: int = 0
+    """until it was paused last"""
+    since: int | None = None
+    """when it last began to run, by CLOCK_MONOTONIC; None while it is paused"""
+
+    def ran_until(self, monotonic: int) -> int:
+        return self.ran + (0 if self.since is None else max(0, monotonic - self.since))
+
+    def paused(self, monotonic: int) -> RunClock:
+        return RunClock(self.ran_until(monotonic))
+
+    def running(self, monotonic: int) -> RunClock:
+        return RunClock(self.ran, monotonic) if self.since is None else self
+
+
 class StopOrder(Struct, frozen=True):
     """A stop under way, so that a restarted daemon goes on with it as it was meant."""
 
@@ -206,6 +236,9 @@ class Job(Struct, frozen=True, omit_defaults=True):
     start_error: StartError | None = None
     stop_requested: bool = False
     stop: StopOrder | None = None
+    clock: RunClock | None = None
+    timed_out: str | None = None
+    """`timeout` or `cpu-time` once that limit was reached"""
     effective: Limits | None = None
     """the limits as read back from the kernel"""
     warnings: tuple[str, ...] = ()

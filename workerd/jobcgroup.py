@@ -79,6 +79,11 @@ class JobCgroup:
             io_pressure_usec=node.pressure.io,
         )
 
+    def cpu_usec(self) -> int:
+        """CPU time that all its processes have used, those that ended too; microseconds.
+        The kernel counts it with and without the cpu controller."""
+        return (self._node.cpu.stat or {}).get("usage_usec", 0)
+
     def oom_killed(self) -> bool:
         """Whether the kernel killed any of the job's processes for want of memory,
         be it the job's limit, the user's total or the machine's memory that was

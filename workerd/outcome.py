@@ -11,6 +11,7 @@ from typing import Any
 
 from workerd import exitrecord
 from workerd.job import Job, Reason, StartError, State
+from workerd.units import format_duration
 
 Record = exitrecord.Ended | exitrecord.NeverRan | None
 
@@ -24,6 +25,7 @@ def judge(job: Job, record: Record, *, oom_killed: bool, now: int) -> dict[str, 
         case exitrecord.Ended():
             return {
                 "reason": _reason(job, record, oom_killed=oom_killed),
+                "detail": _time_limit(job),
                 "exit_code": record.exit_code,
                 "signal": record.signal,
                 "started": job.started or record.started,
@@ -48,9 +50,24 @@ def interrupted(now: int) -> dict[str, Any]:
 def _reason(job: Job, record: exitrecord.Ended, *, oom_killed: bool) -> Reason:
     if oom_killed and record.signal == signal.SIGKILL:
         return Reason.OOM
+    if _timed_out(job):
+        return Reason.TIMEOUT
     if job.stop_requested:
         return Reason.STOPPED
     return Reason.EXITED if record.signal is None else Reason.SIGNALED
+
+
+def _timed_out(job: Job) -> bool:
+    """Whether its time limit, and nobody's wish, is stopping it."""
+    return job.timed_out is not None and job.state is State.STOPPING and not job.stop_requested
+
+
+def _time_limit(job: Job) -> str | None:
+    if not _timed_out(job):
+        return None
+    if job.timed_out == "cpu-time":
+        return f"{format_duration(job.spec.cpu_time or 0)} of CPU time"
+    return format_duration(job.spec.timeout or 0)
 
 
 def _without_record(job: Job, *, oom_killed: bool, now: int) -> dict[str, Any]:
@@ -59,7 +76,8 @@ def _without_record(job: Job, *, oom_killed: bool, now: int) -> dict[str, Any]:
         return {"reason": Reason.OOM, "signal": int(signal.SIGKILL), "finished": now}
     if job.state is State.STOPPING:
         # Our own last resort, SIGKILL to PID 1, leaves no record and is no secret.
-        return {"reason": Reason.STOPPED, "signal": int(signal.SIGKILL), "finished": now}
+        reason = Reason.TIMEOUT if _timed_out(job) else Reason.STOPPED
+        return {"reason": reason, "detail": _time_limit(job), "signal": int(signal.SIGKILL), "finished": now}
     return {"reason": Reason.LOST, "detail": "its PID 1 was killed from outside", "finished": now}
 
 

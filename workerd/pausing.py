@@ -11,8 +11,8 @@ import contextlib
 
 from workerd.auth import Peer
 from workerd.errors import Exhausted, WrongState
-from workerd.job import Job, State, change
-from workerd.registry import Live, Registry
+from workerd.job import Job, RunClock, State, change
+from workerd.registry import Live, Registry, monotonic
 
 _PATIENCE = 10.0
 """seconds in which every process should have come to a place where it can be frozen"""
@@ -33,7 +33,7 @@ class Pauser:
         if live.job.state is State.PAUSED:
             await self._freeze(live, frozen=False)
         if live.job.state is State.PAUSED:
-            live.job = change(live.job, State.RUNNING)
+            live.job = running(live.job)
             await self._registry.record(live.job)
         self._expect(live, State.RUNNING, "resumed")
         return live.job
@@ -48,7 +48,7 @@ class Pauser:
                 id=live.job.id,
             )
         if live.job.state is State.RUNNING:
-            live.job = change(live.job, State.PAUSED, **why)
+            live.job = _paused(live.job, **why)
             await self._registry.record(live.job)
         if live.job.state is not State.PAUSED:
             live.thaw()  # it was stopped meanwhile
@@ -84,6 +84,15 @@ def reconcile(live: Live) -> None:
     died between freezing a job and recording it, or the other way round."""
     frozen = live.cgroup is not None and live.cgroup.frozen()
     if live.job.state is State.RUNNING and frozen:
-        live.job = change(live.job, State.PAUSED)
+        live.job = _paused(live.job)
     elif live.job.state is State.PAUSED and not frozen:
-        live.job = change(live.job, State.RUNNING)
+        live.job = running(live.job)
+
+
+def running(job: Job) -> Job:
+    """A paused job as it goes on; its clock too."""
+    return change(job, State.RUNNING, clock=(job.clock or RunClock()).running(monotonic()))
+
+
+def _paused(job: Job, **why: object) -> Job:
+    return change(job, State.PAUSED, clock=(job.clock or RunClock()).paused(monotonic()), **why)

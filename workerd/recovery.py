@@ -13,9 +13,9 @@ import os
 import msgspec
 
 from workerd import exitrecord, outcome, procfs
-from workerd.job import Job, State, change
+from workerd.job import Job, RunClock, State, change
 from workerd.pausing import reconcile
-from workerd.registry import Live, now
+from workerd.registry import Live, monotonic, now
 from workerd.stopping import Stopper
 from workerd.supervisor import Supervisor, clear
 
@@ -48,7 +48,7 @@ async def _take_up(supervisor: Supervisor, stopper: Stopper, job: Job) -> None:
 async def _adopt(supervisor: Supervisor, stopper: Stopper, live: Live) -> None:
     recorded = live.job
     if live.job.state is State.STARTING:
-        live.job = change(live.job, State.RUNNING, started=now())
+        live.job = change(live.job, State.RUNNING, started=now(), clock=RunClock(0, monotonic()))
     reconcile(live)
     if live.job is not recorded:
         await supervisor.registry.record(live.job)

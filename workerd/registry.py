@@ -41,6 +41,12 @@ def stored_output(files: JobFiles) -> dict[str, int]:
     return {"output_start": extent.start, "output_end": extent.end, "output_lost": extent.lost}
 
 
+def monotonic() -> int:
+    """Microseconds of CLOCK_MONOTONIC: the same for every daemon of one boot, and no
+    business of whoever sets the clock."""
+    return time.monotonic_ns() // 1000
+
+
 class Live:
     """A job that has, or may have, processes; owns the pidfd and the cgroup's fd."""
 

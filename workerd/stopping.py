@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -23,18 +22,13 @@ import msgspec
 from workerd.auth import Peer
 from workerd.errors import Exhausted, WrongState
 from workerd.job import Job, State, StopOrder, change
-from workerd.registry import Live, Registry
+from workerd.pausing import running
+from workerd.registry import Live, Registry, monotonic
 
 log = logging.getLogger("workerd")
 
 _DRAIN_PATIENCE = 2.0
 """seconds that PID 1 has, once all else was killed, to drain and to write the record"""
-
-
-def monotonic() -> int:
-    """Microseconds of CLOCK_MONOTONIC: the same for every daemon of one boot, and no
-    business of whoever sets the clock."""
-    return time.monotonic_ns() // 1000
 
 
 class Stopper:
@@ -97,7 +91,7 @@ class Stopper:
         except BlockingIOError as error:
             raise Exhausted(f"job {job.id} does not take its signals; stop it", id=job.id) from error
         if number == signal.SIGKILL and live.job.state is State.PAUSED:
-            live.job = change(live.job, State.RUNNING)
+            live.job = running(live.job)
             live.thaw()
             await self._registry.record(live.job)
         return live.job

@@ -20,11 +20,11 @@ from workerd.auth import Peer
 from workerd.cgroup import CgroupTree
 from workerd.errors import Exhausted, InternalError, StartFailed, WorkerError
 from workerd.followers import Followers
-from workerd.job import Job, Net, Reason, StartError, State, change, new_id
+from workerd.job import Job, Net, Reason, RunClock, StartError, State, change, new_id
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.protocol import RunParams
-from workerd.registry import Live, Registry, now, stored_output
+from workerd.registry import Live, Registry, monotonic, now, stored_output
 
 log = logging.getLogger("workerd")
 
@@ -127,7 +127,7 @@ class Supervisor:
         live.pidfd = started.pidfd
         fields = {"started": now(), "pid": started.pid, "pid_start": procfs.start_ticks(started.pid)}
         if live.job.state is State.STARTING:
-            live.job = change(live.job, State.RUNNING, **fields)
+            live.job = change(live.job, State.RUNNING, clock=RunClock(0, monotonic()), **fields)
         else:  # stopped meanwhile
             live.job = msgspec.structs.replace(live.job, **fields)
         await self.registry.record(live.job)

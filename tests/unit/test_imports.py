@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "exitrecord outcome jobfiles sandbox launcher admission",
         "output followers",
     ),
-    ("registry supervisor stopping pausing removal history recovery",),
+    ("registry supervisor pausing stopping deadlines removal history recovery",),
     ("service jobmethods server daemon",),
     ("__main__",),
 )

@@ -72,6 +72,9 @@ VERB = Verb(
             Option("--seccomp-profile", "off: filter no system calls [default]", "default|off"),
         ],
         "How it ends": [
+            Option("--timeout", "stop it when it has run so long, paused time not counted", "TIME"),
+            Option("--cpu-time", "stop it when it has used so much CPU time", "TIME"),
+            Option("--on-timeout", "stop, or pause: what happens then [stop]", "ACTION"),
             Option("--stop-signal", "what `stop` sends first [TERM]", "SIG"),
             Option("--grace", "time from there to SIGKILL [10s]", "TIME"),
             Option("--rm", "forget it moments after its end, with its output"),
@@ -82,6 +85,7 @@ VERB = Verb(
         ("run -f --cpus 0.5 ./report.sh", "output live, exit code its own"),
         ("run --wait -m 1G --pids 50 make test && echo good", "as part of a script"),
         ("run --io-write-bps /srv:10M tar cf /srv/a.tar .", "at most 10 MiB a second to /srv's disk"),
+        ("run --timeout 10m --wait ./nightly", "stopped after ten minutes, exit code 124"),
         ("run --rw /srv/data --net bridge ./sync", "may write /srv/data, has a network"),
     ],
 )
