@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.host.attackers import USER, Attacker, compile_probe
 from tests.host.daemon import Daemon, running
 from workerd.cgroup import find_mount
 
@@ -35,3 +39,19 @@ def own_daemon() -> Iterator[Daemon]:
     """A daemon of the test's own, to be killed or reconfigured."""
     with running() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Path]:
+    """A directory that jobs see (not below /tmp), with the probe in it."""
+    directory = Path(tempfile.mkdtemp(prefix="worker-attack-", dir="/srv"))
+    directory.chmod(0o755)
+    compile_probe(directory)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(params=[USER, 0], ids=["user", "root"])
+def attacker(daemon: Daemon, place: Path, request: pytest.FixtureRequest) -> Attacker:
+    """Who attacks: each such test is run as an ordinary user and as root."""
+    return Attacker(daemon, request.param, place)
