@@ -9,6 +9,8 @@ PYTHON ?=
 # The Python versions that `make wheelhouse` fetches wheels for.
 WHEEL_PYTHONS ?= 3.11
 PURGE ?=
+FUZZ_RUNS ?= 10000000
+FUZZ_REQUESTS ?= 1000000
 export PREFIX DESTDIR WHEELHOUSE PYTHON PURGE
 
 VENV := .venv
@@ -18,7 +20,7 @@ INIT_SOURCES := $(wildcard workerd/init/*.c workerd/init/*.h)
 SCRIPTS := $(wildcard scripts/*) .ci/run
 PYTHON_SOURCES := $(wildcard workerd/*.py workerctl/*.py)
 
-.PHONY: help venv init lint test test-unit test-host test-system bench demo wheel wheelhouse install uninstall clean
+.PHONY: help venv init lint test test-unit test-host test-system bench fuzz demo wheel wheelhouse install uninstall clean
 
 help: ## This list
 	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
@@ -38,6 +40,10 @@ test-host: venv init ## Tests that need root and cgroup2
 
 test-system: venv init ## Tests in a virtual machine
 	$(PYTEST) tests/system
+
+fuzz: venv init ## The fuzzers, long: FUZZ_RUNS of the parser, FUZZ_REQUESTS through a socket
+	$(BIN)/python -m tests.fuzz.parser $(FUZZ_RUNS)
+	$(BIN)/python -m tests.fuzz.rpc $(FUZZ_REQUESTS)
 
 lint: venv init ## ruff, mypy --strict, the C compilers' warnings, shellcheck
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ from workerd.job import Job, JobName, JobSpec, LabelKey, Limits, Reason, State
 
 MAX_REQUEST = 1 << 20
 """bytes in one line, its newline included"""
+MAX_BATCH = 1000
+"""requests in one batch; a megabyte of `1,1,1` would be 400,000 answers of an error each"""
 MAX_FDS = 16
 """descriptors that may ride on one message"""
 DEFAULT_SOCKET = "/run/workerd/workerd.sock"
@@ -269,7 +271,7 @@ _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def split_batch(line: bytes) -> list[Raw] | None:
     """The members of a batch, or None where the line is no array.
 
-    Raises ParseError, or InvalidRequest for an empty batch.
+    Raises ParseError, or InvalidRequest for an empty batch and one of more than MAX_BATCH.
     """
     if not line.lstrip(b" \t\r").startswith(b"["):
         return None
@@ -279,6 +281,8 @@ def split_batch(line: bytes) -> list[Raw] | None:
         raise errors.ParseError(f"not JSON: {error}") from error
     if not members:
         raise errors.InvalidRequest("an empty batch")
+    if len(members) > MAX_BATCH:
+        raise errors.InvalidRequest(f"a batch of {len(members)} requests; send at most {MAX_BATCH}")
     return members
 
 

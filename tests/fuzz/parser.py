@@ -37,14 +37,22 @@ def options() -> list[str]:
     return sorted(set(re.findall(r'\{"(--[a-z-]+)", [0-9]\}', (INIT / "plan.c").read_text())))
 
 
+def clang() -> str | None:
+    """The compiler, where there is one with libFuzzer (scripts/bootstrap installs it)."""
+    if not list(Path("/usr/lib").glob("llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a")):
+        return None
+    names = ("clang", *(f"clang-{version}" for version in range(22, 12, -1)))
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
 def build() -> Path:
     """The fuzzer's binary. Raises FileNotFoundError where there is no clang."""
-    clang = shutil.which("clang") or shutil.which("clang-14")
-    if clang is None:
+    compiler = clang()
+    if compiler is None:
         raise FileNotFoundError("clang is not installed: apt-get install clang")
     BUILD.mkdir(parents=True, exist_ok=True)
     binary = BUILD / "plan-fuzzer"
-    command = [clang, "-std=gnu11", "-g", "-O1", SANITIZERS, "-fno-sanitize-recover=all", f"-I{INIT}"]
+    command = [compiler, "-std=gnu11", "-g", "-O1", SANITIZERS, "-fno-sanitize-recover=all", f"-I{INIT}"]
     subprocess.run([*command, "-o", binary, HERE / "plan_target.c", INIT / "plan.c"], check=True)
     return binary
 
