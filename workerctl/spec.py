@@ -38,6 +38,11 @@ def run_params(args: Args) -> dict[str, Any]:
         spec["net"] = net
     if labels := args.texts("label"):
         spec["labels"] = {key: value or "" for key, value in map(label_pair, labels)}
+    if args.has("publish"):
+        spec.setdefault("net", "bridge")
+        if spec["net"] != "bridge":
+            raise UsageError(f"--publish needs --net bridge, not --net {spec['net']}")
+        spec["publish"] = [published(text) for text in args.texts("publish")]
     _files(args, spec)
     _rank(args, spec)
     _ending(args, spec)
@@ -141,6 +146,17 @@ def host_name(name: str) -> str:
     if not (plain.isascii() and plain.isalnum() and name[0].isalnum() and name[-1].isalnum() and len(name) <= MAX_NAME):
         raise UsageError(f"--hostname {name}: a host name has letters, digits, dot and dash, and at most {MAX_NAME}")
     return name
+
+
+def published(text: str) -> dict[str, Any]:
+    """HOST:JOB[/tcp|/udp], two port numbers."""
+    ports, slash, protocol = text.partition("/")
+    host, colon, job = ports.partition(":")
+    numbers = [int(part) if part.isascii() and part.isdecimal() and len(part) < 6 else 0 for part in (host, job)]
+    if not colon or not all(0 < number < 65536 for number in numbers) or (slash and protocol not in ("tcp", "udp")):
+        raise UsageError(f"--publish {text}: write HOST:JOB or HOST:JOB/udp, with ports from 1 to 65535")
+    found: dict[str, Any] = {"host": numbers[0], "job": numbers[1]}
+    return {**found, "protocol": "udp"} if protocol == "udp" else found
 
 
 def environment(args: Args) -> dict[str, str]:

@@ -223,3 +223,15 @@ def time_limits(job: dict[str, Any]) -> list[str]:
     then = f", then {spec['on_timeout']}" if spec.get("on_timeout") else ""
     lines = [f"time {format_duration(spec['timeout'])}{then}"] if spec.get("timeout") else []
     return lines + ([f"CPU time {format_duration(spec['cpu_time'])}{then}"] if spec.get("cpu_time") else [])
+
+
+def network(job: dict[str, Any]) -> list[str]:
+    """What it has of one, a line each; nothing for a job without."""
+    spec = job["spec"]
+    if spec.get("net", "none") == "none":
+        return []
+    lines = [spec["net"] + (f", {job['address']}" if job.get("address") else "")]
+    for port in spec.get("publish") or []:
+        protocol = port.get("protocol", "tcp")
+        lines.append(f"port {port['host']}/{protocol} leads to {port['job']}/{protocol}")
+    return lines

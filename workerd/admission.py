@@ -12,6 +12,7 @@ from workerd.auth import Peer, is_admin, may_use_net
 from workerd.config import PerJob, Policy, Totals
 from workerd.errors import InvalidParams, NotPermitted, PolicyExceeded
 from workerd.job import Job, JobSpec, Limits, Mount, MountKind, Net
+from workerd.netconfig import format_ports, may_publish
 from workerd.units import format_size
 
 _MAX_GROUPS = 65_536
@@ -115,6 +116,12 @@ def _check_net(spec: JobSpec, peer: Peer, policy: Policy, nets: frozenset[Net]) 
         raise NotPermitted(f"network mode {spec.net} is not allowed to you; allowed: {allowed}", field="net")
     if spec.net not in nets:
         raise InvalidParams(f"this workerd has no network mode {spec.net}", field="net")
+    if spec.publish and spec.net is not Net.BRIDGE:
+        raise InvalidParams("to publish ports a job needs a network of its own: --net bridge", field="publish")
+    for port in spec.publish:
+        if not is_admin(peer, policy) and not may_publish(port.host, policy.network.publish):
+            allowed = format_ports(policy.network.publish)
+            raise NotPermitted(f"host port {port.host} is not yours to publish; allowed: {allowed}", field="publish")
 
 
 def _with_defaults(limits: Limits, defaults: Limits) -> Limits:

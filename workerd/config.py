@@ -6,7 +6,7 @@
     users = ["bob"]
     groups = ["staff", 4000]
 
-    [network]
+    [network]                     # workerd.netconfig has the other keys
     modes = ["bridge"]            # for ordinary users, beside "none"; "host" is for admins only
 
     [defaults]                    # of a job that does not say
@@ -61,6 +61,7 @@ from workerd.configfile import (
 )
 from workerd.errors import ConfigError
 from workerd.job import Limits, Net
+from workerd.netconfig import NetworkSection, NetworkSettings, settings
 
 
 class Totals(Struct, frozen=True):
@@ -99,6 +100,7 @@ class Policy(Struct, frozen=True):
     groups: dict[int, dict[str, float | None]] = {}
     """by gid"""
     machine: Totals = Totals()
+    network: NetworkSettings = NetworkSettings()
 
     def totals(self, uid: int, gids: Iterable[int]) -> Totals:
         """One user's totals: each is what [users] says, else the most generous that
@@ -145,10 +147,6 @@ class _Connect(_Section, frozen=True, forbid_unknown_fields=True):
     groups: tuple[Principal, ...] = ()
 
 
-class _Network(_Section, frozen=True, forbid_unknown_fields=True):
-    modes: tuple[str, ...] | None = None
-
-
 class _Maxima(_Section, frozen=True, forbid_unknown_fields=True):
     memory: Size | None = None
     swap: Swap | None = None
@@ -183,7 +181,7 @@ class _History(_Section, frozen=True, forbid_unknown_fields=True):
 class _File(_Section, frozen=True, forbid_unknown_fields=True):
     admins: tuple[Principal, ...] = ()
     connect: _Connect = _Connect()
-    network: _Network = _Network()
+    network: NetworkSection = NetworkSection()
     defaults: _Defaults = _Defaults()
     maxima: _Maxima = _Maxima()
     user: _Totals = _Totals()
@@ -206,6 +204,7 @@ def _config(document: Document) -> Config:
         users=_overrides(document, "users", file.users, uid_of),
         groups=_overrides(document, "groups", file.groups, gid_of),
         machine=Totals(**_said(file.machine)),
+        network=settings(document, file.network),
     )
     _check_defaults(document, file)
     return Config(policy=_clamped(policy), history=History(**_said(file.history)))
@@ -248,7 +247,7 @@ def _clamped(policy: Policy) -> Policy:
     return msgspec.structs.replace(policy, defaults=msgspec.structs.replace(policy.defaults, max_output=maximum))
 
 
-def _nets(document: Document, network: _Network) -> frozenset[Net]:
+def _nets(document: Document, network: NetworkSection) -> frozenset[Net]:
     if network.modes is None:
         return Policy().nets
     for place, mode in enumerate(network.modes):

@@ -98,6 +98,7 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         deadlines.close()
         history.close()
         supervisor.close()
+    await supervisor.network.close()
     keeper.close()
     followers.close()
     store.close()

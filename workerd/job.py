@@ -120,6 +120,22 @@ class Net(enum.StrEnum):
     HOST = "host"
 
 
+class Protocol(enum.StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
+
+
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+
+
+class Publish(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A port of the host's, on all its addresses, that leads to one of the job's."""
+
+    host: Port
+    job: Port
+    protocol: Protocol = Protocol.TCP
+
+
 class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What to run and how, as the caller asked for it. The environment travels and
     is stored beside it, so that showing a job never shows its secrets."""
@@ -129,6 +145,8 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     name: JobName | None = None
     limits: Limits = Limits()
     net: Net = Net.NONE
+    publish: Annotated[tuple[Publish, ...], Meta(max_length=64)] = ()
+    """with net bridge only"""
     hostname: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z", max_length=64)] | None = None
     mounts: Annotated[tuple[Mount, ...], Meta(max_length=256)] = ()
     rootfs: Text | None = None
@@ -249,6 +267,8 @@ class Job(Struct, frozen=True, omit_defaults=True):
     """where the log begins: what came before was released (`max_output`)"""
     output_lost: int = 0
     """bytes of output that could not be stored: the disk was full, say"""
+    address: str | None = None
+    """its IPv4 address on the bridge"""
     pid: int | None = None
     """the job's PID 1 as the host sees it"""
     pid_start: int | None = None

@@ -1,7 +1,7 @@
 """A job's two directories, and the names in them.
 
     <state>/jobs/<id>/output, output.idx     kept with the job's record
-    <runtime>/jobs/<id>/exit, control        gone once the outcome is recorded
+    <runtime>/jobs/<id>/exit, control, …     gone once the outcome is recorded
 """
 
 from __future__ import annotations
@@ -32,12 +32,21 @@ class JobFiles:
         self.index = f"{self.state}/{INDEX}"
         self.exit = f"{self.runtime}/exit"
         self.control = f"{self.runtime}/control"
+        self.resolv_conf = f"{self.runtime}/resolv.conf"
+        self.hosts = f"{self.runtime}/hosts"
 
     def remove_runtime(self) -> None:
         _remove_directory(self.runtime)
 
     def remove_state(self) -> None:
         _remove_directory(self.state)
+
+    def write_names(self, resolv_conf: str, hosts: str) -> None:
+        """What the job sees in /etc, where it has a network. Raises OSError."""
+        for path, text in ((self.resolv_conf, resolv_conf), (self.hosts, hosts)):
+            with open(path, "w") as file:
+                file.write(text)
+                os.fchmod(file.fileno(), 0o644)
 
     def signal(self, number: int, *, everyone: bool) -> bool:
         """Have PID 1 send it to the command, or to every process of the job. False

@@ -2,7 +2,8 @@
 
 The first stage of worker-init clones PID 1 (a child of ours, by CLONE_PARENT), says
 its pid on the status pipe and leaves; end of file there means that the command has
-been exec'ed. Whatever happens, no fd and no zombie stays behind.
+been exec'ed. PID 1 of a job with a network waits in between, until that is connected.
+Whatever happens, no fd and no zombie stays behind.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import contextlib
 import errno
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from workerd import jobfiles, sandbox
-from workerd.errors import CannotExecute, CommandNotFound, Exhausted, StartFailed
+from workerd.errors import CannotExecute, CommandNotFound, Exhausted, StartFailed, WorkerError
 from workerd.job import Job
 
 _WALL = 0x40000000
@@ -30,6 +32,7 @@ _STEPS = {
     "tmpfs": "tmpfs",
     "stdin": "standard input",
     "capabilities": "capabilities (workerd itself may have been started without some)",
+    "network": "cannot set up the job's network",
 }
 
 
@@ -47,6 +50,28 @@ class Launch(NamedTuple):
     files: jobfiles.OpenFiles
     max_output: int
     stdin: int | None = None
+    interface: sandbox.Interface | None = None
+    connect: Callable[[int], Awaitable[None]] | None = None
+    """gives PID 1 its network; what it raises ends the start"""
+
+
+class _Pipe:
+    """Both ends, close-on-exec."""
+
+    def __init__(self, flags: int = 0) -> None:
+        self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC | flags)
+
+    def close_write_end(self) -> None:
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+
+    def close(self) -> None:
+        """Can be repeated."""
+        self.close_write_end()
+        if self.read_end >= 0:
+            os.close(self.read_end)
+            self.read_end = -1
 
 
 class Launcher:
@@ -63,25 +88,44 @@ class Launcher:
         self._loop.remove_signal_handler(signal.SIGCHLD)
 
     async def start(self, launch: Launch) -> Started:
-        """Raises StartFailed (or its kinds) with the step that failed, Exhausted, OSError."""
-        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
+        """Raises StartFailed (or its kinds) with the step that failed, Exhausted, OSError,
+        and what `launch.connect` raises."""
+        text = bytearray()
+        refusal: WorkerError | None = None
+        with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status, contextlib.closing(_Pipe()) as go:
             try:
-                first = self._spawn(launch, write_end)
+                self._first_stages.add(self._spawn(launch, status.write_end, go.read_end))
+                status.close_write_end()
+                if launch.connect is not None:
+                    refusal = await self._connect(launch, status.read_end, go.write_end, text)
+                go.close()
+                await self._read(status.read_end, text, until=None)
             finally:
-                os.close(write_end)
-            self._first_stages.add(first)
-            text = await self._read_to_end(read_end)
-        finally:
-            os.close(read_end)
-            self._reap_first_stages()
-        pid, error = _parse(text, launch.job.id)
+                self._reap_first_stages()
+        pid, error = _parse(bytes(text), launch.job.id)
         pidfd = os.pidfd_open(pid) if pid else -1
-        if error is None:
+        if error is None and refusal is None:
             return Started(pid, pidfd)
         if pid:
             await self._collect(pidfd)
-        raise error
+        told = error is not None and (refusal is None or error.data.get("step") != "network")
+        raise error if error is not None and told else refusal or AssertionError
+
+    async def _connect(self, launch: Launch, status: int, go: int, text: bytearray) -> WorkerError | None:
+        """Once there is a PID 1, give it its network and have it go on. Else, what there
+        is to say about it."""
+        assert launch.connect is not None
+        await self._read(status, text, until=b"pid ")
+        pid, error = _parse(bytes(text), launch.job.id)
+        if error is not None:
+            return None  # it will be told with the rest
+        try:
+            await launch.connect(pid)
+        except WorkerError as refusal:
+            return refusal
+        with contextlib.suppress(BrokenPipeError):
+            os.write(go, b"\n")
+        return None
 
     async def _collect(self, pidfd: int) -> None:
         """A PID 1 that told of its failure is about to exit; nothing else is in it."""
@@ -94,7 +138,7 @@ class Launcher:
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
 
-    def _spawn(self, launch: Launch, status: int) -> int:
+    def _spawn(self, launch: Launch, status: int, go: int) -> int:
         files = launch.files
         fds = sandbox.Descriptors(
             cgroup=launch.cgroup_fd,
@@ -104,8 +148,11 @@ class Launcher:
             status=status,
             control=files.control,
             stdin=launch.stdin,
+            net=None if launch.connect is None else go,
         )
-        words = sandbox.plan(launch.job, fds, max_output=launch.max_output, hidden=self._hidden)
+        words = sandbox.plan(
+            launch.job, fds, max_output=launch.max_output, hidden=self._hidden, interface=launch.interface
+        )
         # Duplicated onto itself, an fd loses close-on-exec in the child alone (posix_spawn(3)).
         actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for _, fd in fds.named()]
         try:
@@ -123,9 +170,9 @@ class Launcher:
                 raise Exhausted(f"cannot start a process: {error.strerror}") from error
             raise
 
-    async def _read_to_end(self, fd: int) -> bytes:
+    async def _read(self, fd: int, data: bytearray, *, until: bytes | None) -> None:
+        """To the end, or until a line that begins so."""
         done: asyncio.Future[None] = self._loop.create_future()
-        data = bytearray()
 
         def readable() -> None:
             try:
@@ -133,7 +180,10 @@ class Launcher:
             except BlockingIOError:
                 return
             data.extend(piece)
-            if not piece and not done.done():
+            seen = until is not None and any(
+                line.startswith(until) and line.endswith(b"\n") for line in data.splitlines(keepends=True)
+            )
+            if (not piece or seen) and not done.done():
                 done.set_result(None)
 
         self._loop.add_reader(fd, readable)
@@ -141,7 +191,6 @@ class Launcher:
             await done
         finally:
             self._loop.remove_reader(fd)
-        return bytes(data)
 
     def _reap_first_stages(self) -> None:
         for pid in tuple(self._first_stages):

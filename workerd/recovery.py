@@ -24,6 +24,7 @@ async def recover(supervisor: Supervisor, stopper: Stopper) -> None:
     """Before the first request is served. Raises WorkerError where the store fails."""
     for job in await supervisor.registry.call(lambda store: store.live()):
         await _take_up(supervisor, stopper, job)
+    await supervisor.network.recover(live.job for live in supervisor.registry)
     await asyncio.to_thread(_remove_strays, supervisor)
 
 

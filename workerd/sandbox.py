@@ -52,7 +52,19 @@ class Descriptors(Struct, frozen=True):
         return [(name, fd) for name, fd in msgspec.structs.asdict(self).items() if fd is not None]
 
 
-def plan(job: Job, fds: Descriptors, *, max_output: int, hidden: Sequence[str]) -> list[str]:
+class Interface(Struct, frozen=True):
+    """The job's end of its veth, and the files of the daemon's that it sees in /etc."""
+
+    address: str
+    """with its prefix: A.B.C.D/N"""
+    gateway: str
+    files: tuple[tuple[str, str], ...]
+    """(where it is, where the job sees it)"""
+
+
+def plan(
+    job: Job, fds: Descriptors, *, max_output: int, hidden: Sequence[str], interface: Interface | None = None
+) -> list[str]:
     """argv after `worker-init`. `hidden` are files and directories that no job may see."""
     spec = job.spec
     words = ["run"]
@@ -66,6 +78,10 @@ def plan(job: Job, fds: Descriptors, *, max_output: int, hidden: Sequence[str]) 
     words += ["--max-output", str(max_output), "--tmp-size", str(spec.limits.memory or DEFAULT_TMP_SIZE)]
     if spec.net is not Net.NONE:
         words += ["--net", spec.net.value]
+    if interface is not None:
+        words += ["--address", interface.address, "--gateway", interface.gateway]
+        for source, target in interface.files:
+            words += ["--own-file", source, target]
     words += _view(spec)
     for path in (*hidden, *_ENGINES):
         words += ["--hide", path]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from workerd import account, admission, exitrecord, jobfiles, launcher, outcome, procfs
+from workerd import account, admission, exitrecord, jobfiles, launcher, outcome, procfs, sandbox
 from workerd.auth import Peer
 from workerd.cgroup import CgroupTree
 from workerd.errors import Exhausted, InternalError, StartFailed, WorkerError
@@ -23,12 +23,13 @@ from workerd.followers import Followers
 from workerd.job import Job, Net, Reason, RunClock, StartError, State, change, new_id
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
+from workerd.network import Network
 from workerd.protocol import RunParams
 from workerd.registry import Live, Registry, monotonic, now, stored_output
 
 log = logging.getLogger("workerd")
 
-NETS = frozenset({Net.NONE, Net.HOST})
+NETS = frozenset(Net)
 """network modes that there are"""
 _EMPTY_PATIENCE = 10.0
 """seconds in which a dead job's cgroup should be empty"""
@@ -56,6 +57,7 @@ class Supervisor:
         self._followers = followers
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
+        self.network = Network(place.runtime_dir, lambda: registry.config.policy.network)
         self._launcher = launcher.Launcher(
             self._loop, place.init_path, (place.state_dir, place.runtime_dir, *place.hidden)
         )
@@ -118,6 +120,8 @@ class Supervisor:
         env = {**env, "WORKER_JOB_ID": live.job.id}
         launch = launcher.Launch(live.job, env, cgroup.fd, opened, max_output, stdin)
         try:
+            if live.job.spec.net is Net.BRIDGE:
+                launch = await self._with_network(live, launch)
             started = await self._launcher.start(launch)
         except (WorkerError, OSError) as error:
             await self._start_failed(live, error)
@@ -144,8 +148,23 @@ class Supervisor:
         except OSError as error:
             raise as_worker_error(error) from error
 
+    async def _with_network(self, live: Live, launch: launcher.Launch) -> launcher.Launch:
+        """With an address, and what it takes to be connected. Raises WorkerError, OSError."""
+        lease = await self.network.lease(live.job)
+        warnings = (*live.job.warnings, *lease.warnings)
+        live.job = msgspec.structs.replace(live.job, address=lease.address, warnings=warnings)
+        await self.registry.record(live.job)  # a restarted daemon claims the address from there
+        files = live.files
+        files.write_names(lease.resolv_conf, lease.hosts)
+        seen = ((files.resolv_conf, "/etc/resolv.conf"), (files.hosts, "/etc/hosts"))
+        interface = sandbox.Interface(f"{lease.address}/{lease.prefix}", lease.gateway, seen)
+        return launch._replace(
+            job=live.job, interface=interface, connect=lambda pid: self.network.connect(lease, pid)
+        )
+
     async def _undo(self, live: Live) -> None:
         """Nothing of a job that never ran stays behind, but for its record."""
+        await self.network.release(live.job)
         await asyncio.to_thread(clear, live.cgroup, live.files)
         live.files.remove_state()
 
@@ -185,6 +204,7 @@ class Supervisor:
         """Finish a job whose outcome is known. Raises WorkerError where it cannot be
         committed; then nothing is removed."""
         live.job = change(live.job, State.FINISHED, **fields)
+        await self.network.release(live.job)  # whoever waits for the end may want its ports
         await self.registry.settle(live)
         self._followers.wake(live.files.index)
         await asyncio.to_thread(clear, live.cgroup, live.files)

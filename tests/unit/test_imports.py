@@ -19,11 +19,11 @@ import workerd
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "units", "inotify", "procfs", "sdnotify", "log"),
     ("job",),
-    ("configfile config",),
+    ("configfile netconfig config",),
     ("protocol", "fdpass", "auth", "account", "database store storethread"),
     (
         "blockdev cgroupfiles cgrouplimits jobcgroup cgroup",
-        "network",
+        "addresspool bridge nft hostports resolver network",
         "exitrecord outcome jobfiles sandbox launcher admission",
         "output followers",
     ),

@@ -216,6 +216,12 @@ class TestSpec:
             (["--name", "é"], "--name é"),
             (["--name", "a" * 65], "at most 64"),
             (["--hostname", "a-"], "--hostname a-"),
+            (["-p", "80"], "--publish 80: write HOST:JOB"),
+            (["-p", "80:0"], "ports from 1 to 65535"),
+            (["-p", "80:65536"], "ports from 1 to 65535"),
+            (["-p", "80:80/sctp"], "write HOST:JOB or HOST:JOB/udp"),
+            (["-p", "80:80/"], "write HOST:JOB or HOST:JOB/udp"),
+            (["--net", "none", "-p", "80:80"], "--publish needs --net bridge, not --net none"),
             (["--net", "foo"], "none, bridge or host"),
             (["--bind", "a"], "SOURCE:TARGET"),
             (["--bind", "a:b:c"], "SOURCE:TARGET"),
@@ -242,6 +248,13 @@ class TestSpec:
         with pytest.raises(UsageError) as caught:
             run_params(parse(RUN, words))
         assert part in str(caught.value)
+
+
+    def test_publish_brings_the_bridge(self) -> None:
+        found = spec("-p", "8080:80", "-p", "5300:53/udp", "-p", "81:81/tcp")
+        assert found["net"] == "bridge"
+        udp = {"host": 5300, "job": 53, "protocol": "udp"}
+        assert found["publish"] == [{"host": 8080, "job": 80}, udp, {"host": 81, "job": 81}]
 
 
 class TestEnvironment:

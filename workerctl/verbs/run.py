@@ -58,6 +58,7 @@ VERB = Verb(
         ],
         "What it sees": [
             Option("--net", "none (loopback only), bridge or host [none]", "KIND"),
+            Option("-p --publish", "lead the machine's port HOST to its port JOB", "HOST:JOB[/udp]", many=True),
             Option("--hostname", "its host name", "NAME"),
             Option("--rw", "let it write here (where you may)", "PATH", many=True),
             Option("--ro", "make this read-only", "PATH", many=True),
@@ -87,6 +88,7 @@ VERB = Verb(
         ("run --io-write-bps /srv:10M tar cf /srv/a.tar .", "at most 10 MiB a second to /srv's disk"),
         ("run --timeout 10m --wait ./nightly", "stopped after ten minutes, exit code 124"),
         ("run --rw /srv/data --net bridge ./sync", "may write /srv/data, has a network"),
+        ("run -p 8080:80 ./server", "on the machine's port 8080; -p alone means --net bridge"),
     ],
 )
 

@@ -3,6 +3,7 @@
  *   main.c     which of the two; the launch in order
  *   plan.c     argv -> struct plan
  *   report.c   the status pipe and the exit record: how anything is told
+ *   network.c  loopback, the address of a job on the bridge, its resolv.conf and hosts
  *   view.c     what the job sees of the file system
  *   hostmounts.c  what of the host's mounts no job may see
  *   devices.c  the job's /dev
@@ -27,6 +28,7 @@
 
 #define MAX_MOUNTS 320
 #define MAX_GROUPS 65536
+#define MAX_FILES 4
 #define cleanup_fd __attribute__((cleanup(close_fd_of)))
 
 enum mount_kind { MOUNT_RW, MOUNT_RO, MOUNT_BIND, MOUNT_BIND_RO, MOUNT_TMPFS, MOUNT_HIDE };
@@ -41,6 +43,12 @@ struct mount_op {
     bool is_dir;
 };
 
+/* A file of the daemon's that the job sees at `target`. */
+struct own_file {
+    const char *source, *target;
+    int tree;
+};
+
 /* What argv says; filled once by plan_parse, then read only (but for the trees). */
 struct plan {
     int cgroup_fd, log_fd, index_fd, exit_fd, status_fd, control_fd, stdin_fd, net_fd;
@@ -52,6 +60,9 @@ struct plan {
     mode_t umask;
     bool seccomp;
     enum net_mode net;
+    uint32_t address, netmask, gateway; /* network byte order */
+    struct own_file files[MAX_FILES];
+    size_t nfiles;
     const char *hostname;
     const char *rootfs;
     const char *cwd;
@@ -105,6 +116,13 @@ int devices_build(const struct plan *plan);
 
 /* masks.c */
 void masks_apply(int empty_fd);
+
+/* network.c */
+void network_loopback_up(void);
+void network_wait(const struct plan *plan);
+void network_configure(const struct plan *plan);
+void network_collect_files(struct plan *plan);
+void network_place_files(struct plan *plan);
 
 /* confine.c */
 void as_caller(const struct plan *plan);

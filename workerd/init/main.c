@@ -3,14 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
-#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -52,24 +49,6 @@ static pid_t clone_init(const struct plan *plan) {
     return pid;
 }
 
-static void loopback_up(void) {
-    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-    cleanup_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
-        fail("loopback", "lo");
-}
-
-/* The daemon moves a veth in, then writes one byte; end of file is a refusal. */
-static void wait_for_network(const struct plan *plan) {
-    char go;
-    ssize_t got;
-    while ((got = read(plan->net_fd, &go, 1)) < 0 && errno == EINTR)
-        ;
-    if (got != 1)
-        fail_errno("network", ECANCELED, "");
-    close(plan->net_fd);
-}
-
 static void enter_namespaces(const struct plan *plan) {
     /* clone3 would take the daemon's cgroup as the namespace's root, not the job's. */
     if (unshare(CLONE_NEWCGROUP) < 0)
@@ -77,9 +56,11 @@ static void enter_namespaces(const struct plan *plan) {
     if (sethostname(plan->hostname, strlen(plan->hostname)) < 0)
         fail("hostname", plan->hostname);
     if (plan->net != NET_HOST)
-        loopback_up();
-    if (plan->net == NET_BRIDGE)
-        wait_for_network(plan);
+        network_loopback_up();
+    if (plan->net == NET_BRIDGE) {
+        network_wait(plan);
+        network_configure(plan);
+    }
 }
 
 struct start {
@@ -123,6 +104,7 @@ static _Noreturn void be_init(struct plan *plan, char **arguments) {
     view_collect(plan);
     enter_namespaces(plan);
     view_build(plan);
+    network_place_files(plan);
     output_open(&out, plan, write_ends);
     pid_t command = spawn_command(plan, write_ends);
     if (plan->stdin_fd >= 0)

@@ -1,4 +1,5 @@
 /* argv -> struct plan. Everything on the command line is checked here and nowhere else. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,10 +89,31 @@ static bool parse_net(const char *text, struct plan *plan) {
     return false;
 }
 
+/* A.B.C.D/N */
+static bool parse_address(const char *text, struct plan *plan) {
+    char dotted[INET_ADDRSTRLEN];
+    const char *slash = strchr(text, '/');
+    uint64_t bits;
+    if (slash == NULL || (size_t)(slash - text) >= sizeof dotted || !parse_u64(slash + 1, 30, 10, &bits) || bits < 8)
+        return false;
+    memcpy(dotted, text, (size_t)(slash - text));
+    dotted[slash - text] = '\0';
+    plan->netmask = htonl(~0u << (32 - bits));
+    return inet_pton(AF_INET, dotted, &plan->address) == 1;
+}
+
+static bool parse_file(char **values, struct plan *plan) {
+    if (plan->nfiles == MAX_FILES || values[0][0] != '/' || !clean_path(values[1]))
+        return false;
+    plan->files[plan->nfiles++] = (struct own_file){values[0], values[1], -1};
+    return true;
+}
+
 enum option {
     CGROUP_FD, LOG_FD, INDEX_FD, EXIT_FD, STATUS_FD, CONTROL_FD, STDIN_FD, NET_FD,
     UID, GID, GROUPS, CAPS, UMASK, NO_SECCOMP, NET, HOSTNAME, ROOTFS, CWD, CWD_RO,
     TMP_SIZE, MAX_OUTPUT, RW, RO, BIND, BIND_RO, TMPFS, HIDE,
+    ADDRESS, GATEWAY, OWN_FILE,
 };
 
 static const struct {
@@ -107,6 +129,7 @@ static const struct {
     [CWD_RO] = {"--cwd-read-only", 0}, [TMP_SIZE] = {"--tmp-size", 1},    [MAX_OUTPUT] = {"--max-output", 1},
     [RW] = {"--rw", 1},               [RO] = {"--ro", 1},                 [BIND] = {"--bind", 2},
     [BIND_RO] = {"--bind-ro", 2},     [TMPFS] = {"--tmpfs", 2},           [HIDE] = {"--hide", 1},
+    [ADDRESS] = {"--address", 1},     [GATEWAY] = {"--gateway", 1},       [OWN_FILE] = {"--own-file", 2},
 };
 
 static bool set_fd(struct plan *plan, enum option option, const char *value) {
@@ -154,6 +177,9 @@ static bool set_option(struct plan *plan, enum option option, char **values) {
     case BIND_RO: return parse_mount(plan, MOUNT_BIND_RO, values);
     case TMPFS: return parse_mount(plan, MOUNT_TMPFS, values);
     case HIDE: return parse_mount(plan, MOUNT_HIDE, values);
+    case ADDRESS: return parse_address(values[0], plan);
+    case GATEWAY: return inet_pton(AF_INET, values[0], &plan->gateway) == 1;
+    case OWN_FILE: return parse_file(values, plan);
     }
     return false;
 }
@@ -165,8 +191,8 @@ static const char *check_complete(const struct plan *plan) {
         return "--uid and --gid are needed";
     if (plan->uid != 0 && plan->capabilities != 0)
         return "--capabilities are root's alone";
-    if (plan->net == NET_BRIDGE && plan->net_fd < 0)
-        return "--net bridge needs --net-fd";
+    if (plan->net == NET_BRIDGE && (plan->net_fd < 0 || plan->address == 0 || plan->gateway == 0))
+        return "--net bridge needs --net-fd, --address and --gateway";
     return NULL;
 }
 

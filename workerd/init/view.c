@@ -166,6 +166,7 @@ void view_collect(struct plan *plan) {
     static int sources[MAX_MOUNTS];
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         fail("propagation", "/");
+    network_collect_files(plan); /* before the daemon's own directories are hidden */
     hostmounts_prepare(plan);
     as_caller(plan);
     collect_base(plan);
