@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -105,8 +105,10 @@ class TestCpu:
 
 class TestIo:
     @pytest.fixture(autouse=True)
-    def disk(self, vm: Machine) -> None:
+    def disk(self, vm: Machine) -> Iterator[None]:
         vm.sh("mkdir -p /data && { mountpoint -q /data || mount /dev/vdb /data; }")
+        yield
+        vm.sh("umount /data")
 
     @pytest.mark.parametrize("option", ["1M", "/data:1M"])
     def test_writes_at_one_mebibyte_a_second(self, vm: Machine, figure: Figure, option: str) -> None:
