@@ -112,7 +112,7 @@ def _wait_apart(job_id: str) -> Callable[[], dict[str, Any]]:
 
 def _tell(job: dict[str, Any]) -> None:
     """A word on an end that its exit code alone would leave a riddle."""
-    if job.get("reason") in ("oom", "timeout", "lost", "stopped"):
+    if job.get("reason") in ("oom", "timeout", "lost", "stopped", "skipped"):
         from workerctl.words import ending
 
         stdio.note(f"job {job['id']}: {ending(job)}")

@@ -28,6 +28,7 @@ UNBOUNDED = 100_000
 GAP = 2
 LEAST_COMMAND = 20
 LONGEST_NAME = 20
+LONGEST_WAIT = 48
 STATE_STYLES = {
     "queued": "cyan",
     "starting": "cyan",
@@ -75,11 +76,12 @@ def job_table(jobs: list[dict[str, Any]]) -> Table:
     """One job a line; what matters least goes first where the terminal is narrow."""
     width = terminal_width() if stdio.is_terminal(stdio.STDOUT) else UNBOUNDED
     columns = {title: [cell(job) for job in jobs] for title, cell in COLUMNS.items()}
-    if not any(job["spec"].get("name") for job in jobs):
-        del columns["NAME"]
+    for title in ("NAME", "WAITS"):
+        if all(cell.plain == "-" for cell in columns[title]):
+            del columns[title]
     widths = {title: _column_width(title, cells) for title, cells in columns.items()}
     command = widths["COMMAND"]
-    for title in ("CPU", "USER", "AGE", "MEMORY", "NAME"):
+    for title in ("CPU", "USER", "AGE", "MEMORY", "NAME", "WAITS"):
         if sum(widths.values()) + GAP * (len(widths) - 1) - command + min(command, LEAST_COMMAND) > width:
             widths.pop(title, None)
     rest = width - (sum(widths.values()) - command) - GAP * (len(widths) - 1)
@@ -95,7 +97,8 @@ def job_table(jobs: list[dict[str, Any]]) -> Table:
 
 def _column_width(title: str, cells: list[Text]) -> int:
     natural = max([len(title), *(cell.cell_len for cell in cells)])
-    return min(natural, LONGEST_NAME) if title in ("NAME", "USER") and stdio.is_terminal(stdio.STDOUT) else natural
+    longest = {"NAME": LONGEST_NAME, "USER": LONGEST_NAME, "WAITS": LONGEST_WAIT}.get(title, natural)
+    return min(natural, longest) if stdio.is_terminal(stdio.STDOUT) else natural
 
 
 def _cut() -> OverflowMethod:
@@ -134,6 +137,10 @@ def _user(job: dict[str, Any]) -> Text:
     return Text(visible(user_name(job["uid"])))
 
 
+def _waits(job: dict[str, Any]) -> Text:
+    return Text(visible(job.get("waits_for") or "-"))
+
+
 def _age(job: dict[str, Any]) -> Text:
     return Text(words.age(job, _now()))
 
@@ -163,6 +170,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Text]] = {
     "AGE": _age,
     "CPU": _cpu,
     "MEMORY": _memory,
+    "WAITS": _waits,
 }
 
 
@@ -171,6 +179,8 @@ def job_panel(job: dict[str, Any]) -> RenderableType:
     spec = job["spec"]
     rows: list[tuple[str, Text]] = [("state", Text(visible(words.state(job)), style=state_style(job)))]
     rows.append(("command", Text(quoted(spec["argv"]))))
+    if job.get("rerun_of"):
+        rows.append(("again", Text(f"as job {visible(job['rerun_of'])}")))
     rows.append(("user", Text(visible(user_name(job["uid"])))))
     rows.append(("directory", Text(visible(spec.get("cwd", "/")))))
     rows += _section("network", words.network(job))
@@ -201,6 +211,8 @@ def _panel(title: str, rows: list[tuple[str, Text]]) -> RenderableType:
 
 def _times(job: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("created", local_time(job["created"]))]
+    if job["state"] == "queued" and job.get("start_at"):
+        rows.append(("not before", local_time(job["start_at"])))
     if job.get("started"):
         rows.append(("started", local_time(job["started"])))
         if not job.get("finished"):
@@ -226,7 +238,9 @@ def info_panel(info: dict[str, Any]) -> RenderableType:
     ]
     if info.get("missing_controllers"):
         rows.append(("cannot", Text(visible(", ".join(info["missing_controllers"])), style="yellow")))
-    rows.append(("jobs", Text(f"{info['jobs_live']} live, {info['jobs_finished']} finished")))
+    rows.append(
+        ("jobs", Text(f"{info['jobs_live']} live, {info['jobs_queued']} waiting, {info['jobs_finished']} finished"))
+    )
     rank = "an admin: sees all jobs" if info["admin"] else "sees own jobs"
     rows.append(("you are", Text(f"{visible(user_name(info['uid']))}, {rank}")))
     rows += _section("defaults", [f"{name} {figure}" for name, figure in words.limits(info.get("defaults") or {})])

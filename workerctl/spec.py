@@ -21,6 +21,7 @@ ENV_PASSED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TERM")
 ENV_OF_ACCOUNT = ("HOME", "USER", "LOGNAME", "SHELL")
 NETS = ("none", "bridge", "host")
 MOUNTS = ("rw", "ro", "bind", "tmpfs")
+WAITING = ("after", "at", "delay", "priority", "no-queue")
 MAX_NAME = 64
 MAX_LABEL = 256
 
@@ -50,7 +51,14 @@ def run_params(args: Args) -> dict[str, Any]:
 
     if found := limits(args):
         spec["limits"] = found
-    return {"spec": spec, "env": environment(args)}
+    params = {"spec": spec, "env": environment(args)}
+    if any(args.has(option) for option in WAITING):
+        from workerctl.waiting import priority_of, waiting_params
+
+        params |= waiting_params(args)
+        if (priority := args.text("priority")) is not None:
+            spec["priority"] = priority_of(priority)
+    return params
 
 
 def argv(words: list[str]) -> list[str]:

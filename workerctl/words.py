@@ -26,6 +26,8 @@ def state(job: dict[str, Any]) -> str:
     """The state, and why: `running`, `finished: exited with 3`."""
     if job["state"] == "finished":
         return f"finished: {ending(job)}"
+    if job["state"] == "queued" and job.get("waits_for"):
+        return f"queued, waits: {job['waits_for']}"
     if job["state"] == "stopping":
         over = job.get("timed_out") and not job.get("stop_requested")
         return f"stopping: {'its time is over' if over else 'asked to'}, not gone yet"
@@ -61,6 +63,10 @@ def ending(job: dict[str, Any]) -> str:
         return f"could not start: {error['message']}" if error else f"could not start{detail}"
     if reason == "lost":
         return f"lost{detail}: how it ended is not known"
+    if reason == "skipped":
+        return f"never started{detail}"
+    if reason == "stopped" and job.get("signal") is None and job.get("exit_code") is None:
+        return f"stopped on request{detail}"
     if reason == "stopped":
         return f"stopped on request, {_exit(job)}{detail}"
     return _exit(job) + detail

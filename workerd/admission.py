@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -15,19 +15,22 @@ from workerd.job import Job, JobSpec, Limits, Mount, MountKind, Net
 from workerd.netconfig import format_ports, may_publish
 from workerd.units import format_size
 
-_MAX_GROUPS = 65_536
-
-
-class Admitted(NamedTuple):
-    spec: JobSpec
-    max_output: int
+NO_CAP = 2**62
+"""bytes of output kept where the policy sets no bound"""
 
 
 def admit(
-    spec: JobSpec, env: Mapping[str, str], peer: Peer, policy: Policy, live: Iterable[Job], *, nets: frozenset[Net]
-) -> Admitted:
-    """The spec with the policy's defaults filled in. `live` are all jobs that hold
-    resources; `nets` what this daemon can provide.
+    spec: JobSpec,
+    env: Mapping[str, str],
+    peer: Peer,
+    policy: Policy,
+    unfinished: Iterable[Job],
+    *,
+    nets: frozenset[Net],
+) -> JobSpec:
+    """The spec with the policy's defaults filled in. `unfinished` are all jobs that are
+    not finished; `nets` what this daemon can provide. Whether there is room for it now
+    is not asked here (workerd.schedule).
 
     Raises InvalidParams, NotPermitted, PolicyExceeded.
     """
@@ -35,15 +38,14 @@ def admit(
     _check_view(spec)
     _check_net(spec, peer, policy, nets)
     limits = _with_defaults(spec.limits, policy.defaults.limits)
-    max_output = spec.max_output or policy.defaults.max_output or 2**62
+    max_output = spec.max_output or policy.defaults.max_output or NO_CAP
     if not is_admin(peer, policy):
         _check_maxima(limits, max_output, policy.maxima)
-    others = list(live)
-    _check_totals(limits, others, policy.machine, "the machine's")
+    others = list(unfinished)
+    _check_jobs(len(others), policy.machine, "the machine's")
     if not is_admin(peer, policy):
-        mine = [job for job in others if job.uid == peer.uid]
-        _check_totals(limits, mine, policy.totals(peer.uid, peer.gids), "your")
-    return Admitted(msgspec.structs.replace(spec, limits=limits), max_output)
+        _check_jobs(sum(job.uid == peer.uid for job in others), policy.totals(peer.uid, peer.gids), "your")
+    return msgspec.structs.replace(spec, limits=limits, max_output=max_output)
 
 
 def check_rank(spec: JobSpec, peer: Peer, policy: Policy) -> None:
@@ -148,19 +150,9 @@ def _check_maxima(limits: Limits, max_output: int, maxima: PerJob) -> None:
         )
 
 
-def _check_totals(limits: Limits, jobs: list[Job], totals: Totals, whose: str) -> None:
-    if totals.jobs is not None and len(jobs) >= totals.jobs:
+def _check_jobs(there: int, totals: Totals, whose: str) -> None:
+    if totals.jobs is not None and there >= totals.jobs:
         raise PolicyExceeded(f"{whose} total of {totals.jobs} jobs is taken; wait for one to end", field="jobs")
-    for name in ("memory", "cpus", "pids"):
-        total = getattr(totals, name)
-        if total is None:
-            continue
-        taken = sum(getattr(job.spec.limits, name) or 0 for job in jobs)
-        asked = getattr(limits, name) or 0
-        if taken + asked > total:
-            left = _shown(name, max(0, total - taken))
-            message = f"{name} {_shown(name, asked)} is more than the {left} left of {whose} total"
-            raise PolicyExceeded(message, field=name)
 
 
 def _shown(name: str, value: Any) -> str:

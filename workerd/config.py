@@ -16,7 +16,9 @@
     [maxima]                      # of one job; the same keys but cpuset
     memory = "8G"
 
-    [user]                        # totals of one user's jobs: jobs, memory, cpus, pids, output
+    [user]                        # totals of one user's jobs: jobs (that are not finished),
+                                  # max_running, memory, cpus, pids (of those that run: where
+                                  # they are taken, further jobs wait), output
     jobs = 100
 
     [users.bob]                   # instead of [user], key by key; a name or a uid
@@ -68,7 +70,9 @@ class Totals(Struct, frozen=True):
     """What all jobs of a user, or of the machine, may have together; None: no limit."""
 
     jobs: int | None = None
-    """that are not finished"""
+    """that are not finished; one more is refused"""
+    max_running: int | None = None
+    """that run at once; one more waits, as it does for memory, cpus and pids"""
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
@@ -167,6 +171,7 @@ class _Defaults(_Maxima, frozen=True, forbid_unknown_fields=True):
 
 class _Totals(_Section, frozen=True, forbid_unknown_fields=True):
     jobs: Count | None = None
+    max_running: Count | None = None
     memory: Size | None = None
     cpus: Cpus | None = None
     pids: Count | None = None

@@ -22,6 +22,7 @@ from workerd.followers import Followers
 from workerd.history import History
 from workerd.jobmethods import JobMethods
 from workerd.pausing import Pauser
+from workerd.queue import Queue
 from workerd.registry import Registry
 from workerd.removal import Remover
 from workerd.service import Service
@@ -72,20 +73,22 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
     async with asyncio.TaskGroup() as tasks:
         registry = Registry(loaded, store)
         supervisor = Supervisor(settings.place, registry, tree, followers, tasks)
-        stopper = Stopper(registry)
+        stopper = Stopper(registry, supervisor.settle)
+        queue = Queue(supervisor, tasks)
         remover = Remover(registry, stopper, supervisor.files)
         history = History(registry, remover, tasks)
         pauser = Pauser(registry)
         deadlines = Deadlines(registry, stopper, pauser, tasks)
         await recovery.recover(supervisor, stopper)
-        service = Service(supervisor, stopper, followers, settings.socket)
+        service = Service(supervisor, queue, stopper, followers, settings.socket)
         service.handlers |= JobMethods(registry, pauser, remover).handlers
         served = server.Server(_listen(settings.socket), service, tasks)
-        loop.add_signal_handler(signal.SIGHUP, reload, registry, settings.config, history.wake)
+        loop.add_signal_handler(signal.SIGHUP, reload, registry, settings.config, history.wake, queue.policy_changed)
         served.start()
         history.start()
         deadlines.start()
-        log.info("serving on %s; %d jobs run", settings.socket, len(registry))
+        queue.start()
+        log.info("serving on %s; %d jobs run", settings.socket, registry.count(queued=False))
         sdnotify.notify("READY=1")
         watchdog = Watchdog(loop)
         await stop.wait()
@@ -95,6 +98,7 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
             await stopper.stop_everything()
         await served.drain(DRAIN_SECONDS)
         watchdog.close()
+        queue.close()
         deadlines.close()
         history.close()
         supervisor.close()

@@ -38,6 +38,8 @@ class Reason(enum.StrEnum):
     STOPPED = "stopped"
     START_FAILED = "start-failed"
     LOST = "lost"
+    SKIPPED = "skipped"
+    """it waited for another job to end in a way in which that did not end"""
 
 
 class OnTimeout(enum.StrEnum):
@@ -169,9 +171,42 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     cpu_time: PositiveInt | None = None
     """microseconds of CPU time that all its processes together may use"""
     on_timeout: OnTimeout = OnTimeout.STOP
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    """among the waiting jobs of the same user: higher ones start first"""
     labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)] = {}
     remove: bool = False
     """forget the job, with its output, moments after its end"""
+
+
+class Outcome(enum.StrEnum):
+    """How another job is to end."""
+
+    ANY = "any"
+    OK = "ok"
+    """with exit code 0"""
+    FAILED = "failed"
+    """in any other way"""
+
+
+class After(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A condition: start only when that job has ended, and so."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64)]
+    outcome: Outcome = Outcome.ANY
+
+    def met_by(self, ended: Job | None) -> bool:
+        """None is a job that nobody remembers."""
+        if self.outcome is Outcome.ANY:
+            return True
+        return ended is not None and ended.succeeded is (self.outcome is Outcome.OK)
+
+    def words(self) -> str:
+        return {Outcome.ANY: "end", Outcome.OK: "succeed", Outcome.FAILED: "fail"}[self.outcome]
+
+    def unmet(self, ended: Job | None) -> str:
+        """Why it can no longer be met."""
+        how = "it is not recorded any more" if ended is None else f"it {ended.ending}"
+        return f"{self.id} was to {self.words()}, but {how}"
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
@@ -274,6 +309,29 @@ class Job(Struct, frozen=True, omit_defaults=True):
     pid_start: int | None = None
     """its start time in clock ticks since boot (proc_pid_stat(5), field 22)"""
     boot_id: str | None = None
+    after: tuple[After, ...] = ()
+    """what it still waits for"""
+    start_at: int | None = None
+    """not before this; microseconds since the epoch"""
+    start_mono: int | None = None
+    """where it was a delay: the same by CLOCK_MONOTONIC, which holds within boot_id"""
+    restarts: int = 0
+    rerun_of: str | None = None
+    waits_for: str | None = None
+    """why a queued job waits, in words; never stored"""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.reason is Reason.EXITED and self.exit_code == 0
+
+    @property
+    def ending(self) -> str:
+        """How it ended, after the word `it`."""
+        if self.reason is Reason.EXITED:
+            return f"exited with {self.exit_code}"
+        if self.reason is Reason.SIGNALED:
+            return f"was killed by signal {self.signal}"
+        return f"ended as {self.reason}"
 
     @property
     def live(self) -> bool:

@@ -87,12 +87,26 @@ def _remove_directory(path: str) -> None:
         os.rmdir(path)
 
 
-def create(files: JobFiles) -> OpenFiles:
-    """All files of a new job. Raises OSError, and then nothing of them is left."""
-    opened: list[int] = []
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+def create_output(files: JobFiles) -> None:
+    """The log and the index, empty, of a job that is to wait. Raises OSError, and then
+    nothing of them is left."""
     try:
         os.mkdir(files.state, 0o700)
+        for path in (files.log, files.index):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except BaseException:
+        files.remove_state()
+        raise
+
+
+def create(files: JobFiles) -> OpenFiles:
+    """All files of a job that is to start; one that waited has its output already. Raises
+    OSError, and then nothing of them is left."""
+    opened: list[int] = []
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(files.state, 0o700)
         os.mkdir(files.runtime, 0o700)
         opened.append(os.open(files.log, flags, 0o600))
         opened.append(os.open(files.index, flags, 0o600))

@@ -31,16 +31,15 @@ class Pauser:
         """The running job; one that runs stays so. Raises WrongState, NoSuchJob, AmbiguousId."""
         live = await self._find(peer, ref, "resumed")
         if live.job.state is State.PAUSED:
-            await self._freeze(live, frozen=False)
-        if live.job.state is State.PAUSED:
-            live.job = running(live.job)
+            live.job = running(live.job)  # first, for it may end as soon as it is thawed
+            live.thaw()
             await self._registry.record(live.job)
-        self._expect(live, State.RUNNING, "resumed")
+            await self._confirmed(live, frozen=False)
         return live.job
 
     async def pause_job(self, live: Live, **why: object) -> Job:
         """As `pause`; `why` are fields of the job to change with its state."""
-        if live.job.state is State.RUNNING and not await self._freeze(live, frozen=True):
+        if live.job.state is State.RUNNING and not await self._freeze(live):
             live.thaw()
             raise Exhausted(
                 f"job {live.job.id} could not be paused in {_PATIENCE:g} s: a process of it waits in the kernel "
@@ -68,14 +67,17 @@ class Pauser:
             found = live.job.state
             raise WrongState(f"job {live.job.id} is {found} by now: it cannot be {what}", id=live.job.id, state=found)
 
-    async def _freeze(self, live: Live, *, frozen: bool) -> bool:
+    async def _freeze(self, live: Live) -> bool:
         """Whether the kernel confirms it; True also where the job is gone meanwhile."""
+        if live.cgroup is not None:
+            with contextlib.suppress(OSError):  # the job ended, and its cgroup with it
+                live.cgroup.freeze(True)
+        return await self._confirmed(live, frozen=True)
+
+    async def _confirmed(self, live: Live, *, frozen: bool) -> bool:
         cgroup = live.cgroup
-        if cgroup is None:
-            return True
-        with contextlib.suppress(OSError):  # the job ended, and its cgroup with it
-            cgroup.freeze(frozen)
-            return await asyncio.to_thread(cgroup.wait_frozen, frozen, _PATIENCE)
+        with contextlib.suppress(OSError):
+            return cgroup is None or await asyncio.to_thread(cgroup.wait_frozen, frozen, _PATIENCE)
         return True
 
 

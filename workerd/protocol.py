@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from workerd import errors
-from workerd.job import Job, JobName, JobSpec, LabelKey, Limits, Reason, State
+from workerd.job import After, Job, JobName, JobSpec, LabelKey, Limits, Reason, State
 
 MAX_REQUEST = 1 << 20
 """bytes in one line, its newline included"""
@@ -39,6 +39,14 @@ class RunParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     spec: JobSpec
     env: dict[str, str] = {}
     """the command's whole environment; the daemon adds WORKER_JOB_ID"""
+    after: Annotated[tuple[After, ...], Meta(max_length=64)] = ()
+    """wait for these jobs to end"""
+    at: Micros | None = None
+    """do not start before this; microseconds since the epoch"""
+    delay: Micros | None = None
+    """do not start before so long has passed; not with `at`"""
+    queue: bool = True
+    """wait where the totals are taken; false: be refused"""
     stdin: bool = False
     """whether the one fd of this message is the command's standard input"""
     fds: Fds = 0
@@ -126,6 +134,8 @@ class RunResult(Struct, frozen=True, omit_defaults=True):
     id: str
     state: State
     warnings: tuple[str, ...] = ()
+    waits_for: str | None = None
+    """why it is queued, in words"""
 
 
 class ListResult(Struct, frozen=True, omit_defaults=True):
@@ -189,6 +199,7 @@ class InfoResult(Struct, frozen=True, omit_defaults=True):
     controllers: tuple[str, ...]
     missing_controllers: tuple[str, ...]
     jobs_live: int
+    jobs_queued: int
     jobs_finished: int
     uid: int
     """the caller as the daemon sees it"""
@@ -203,7 +214,7 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
-    "job.run": Method(RunParams, RunResult, "Start a job; answers when its command runs."),
+    "job.run": Method(RunParams, RunResult, "Start a job; answers when its command runs, or the job is queued."),
     "job.status": Method(JobParams, Job, "One job, with its usage so far."),
     "job.list": Method(ListParams, ListResult, "The caller's jobs (an admin's: everybody's)."),
     "job.wait": Method(WaitParams, WaitResult, "Answers when the jobs are finished."),
@@ -211,6 +222,7 @@ METHODS: dict[str, Method] = {
     "job.kill": Method(KillParams, Job, "Send a signal to the command."),
     "job.pause": Method(JobParams, Job, "Freeze all processes; answers when they are."),
     "job.resume": Method(JobParams, Job, "Let a paused job go on."),
+    "job.rerun": Method(JobParams, RunResult, "The same again, as a new job."),
     "job.rename": Method(RenameParams, Job, "Give a job another name, or none."),
     "job.remove": Method(RemoveParams, Job, "Forget a finished job and its output."),
     "job.prune": Method(PruneParams, PruneResult, "Forget finished jobs by age, count, reason, label."),

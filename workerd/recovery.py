@@ -24,13 +24,15 @@ async def recover(supervisor: Supervisor, stopper: Stopper) -> None:
     """Before the first request is served. Raises WorkerError where the store fails."""
     for job in await supervisor.registry.call(lambda store: store.live()):
         await _take_up(supervisor, stopper, job)
-    await supervisor.network.recover(live.job for live in supervisor.registry)
+    await supervisor.network.recover(live.job for live in supervisor.registry if live.job.live)
     await asyncio.to_thread(_remove_strays, supervisor)
 
 
 async def _take_up(supervisor: Supervisor, stopper: Stopper, job: Job) -> None:
     live = Live(job, supervisor.files(job.id))
     supervisor.registry.add(live)
+    if job.state is State.QUEUED:
+        return
     if job.boot_id != supervisor.boot_id:
         await supervisor.settle(live, outcome.rebooted(now()))
         return
@@ -79,12 +81,13 @@ def _find_init(live: Live) -> int:
 
 def _remove_strays(supervisor: Supervisor) -> None:
     """cgroups and run-time files of jobs that are not live."""
-    registry, tree = supervisor.registry, supervisor.tree
+    tree = supervisor.tree
+    live = {live.job.id for live in supervisor.registry if live.job.live}
     for uid, job_id in tree.scan():
-        if registry.get(job_id) is None:
+        if job_id not in live:
             with contextlib.suppress(FileNotFoundError):
                 clear(tree.open(job_id, uid), supervisor.files(job_id))
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(os.path.dirname(supervisor.files("any").runtime)):
-            if registry.get(name) is None:
+            if name not in live:
                 supervisor.files(name).remove_runtime()

@@ -48,7 +48,7 @@ def monotonic() -> int:
 
 
 class Live:
-    """A job that has, or may have, processes; owns the pidfd and the cgroup's fd."""
+    """A job that is not finished: it has, had or will have processes. Owns the pidfd and the cgroup's fd."""
 
     __slots__ = ("cgroup", "files", "job", "pidfd", "stop_timer")
 
@@ -83,14 +83,17 @@ class Registry:
         self._loop = asyncio.get_running_loop()
         self._live: dict[str, Live] = {}
         self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
+        self.waits_for: Callable[[Job], str | None] = lambda job: None
+        """says why a queued job waits"""
         self.observers: list[Callable[[Job], None]] = []
         """called with each job as it was just committed, in order; must not block"""
 
     def __iter__(self) -> Iterator[Live]:
         return iter(tuple(self._live.values()))
 
-    def __len__(self) -> int:
-        return len(self._live)
+    def count(self, *, queued: bool) -> int:
+        """How many wait, or else how many are live."""
+        return sum((live.job.state is State.QUEUED) is queued for live in self._live.values())
 
     def add(self, live: Live) -> None:
         self._live[live.job.id] = live
@@ -208,4 +211,8 @@ class Registry:
 
     def _with_usage(self, job: Job) -> Job:
         live = self._live.get(job.id)
-        return job if live is None else live.with_usage()
+        if live is None:
+            return job
+        if live.job.state is State.QUEUED:
+            return msgspec.structs.replace(live.job, waits_for=self.waits_for(live.job))
+        return live.with_usage()

@@ -18,6 +18,7 @@ from workerd.auth import Peer, is_admin
 from workerd.errors import Exhausted, InvalidParams, WrongState
 from workerd.followers import Followers
 from workerd.job import Job
+from workerd.queue import Queue
 from workerd.registry import now
 from workerd.stopping import Stopper
 from workerd.supervisor import Supervisor, as_worker_error
@@ -41,15 +42,19 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 
 class Service:
-    def __init__(self, supervisor: Supervisor, stopper: Stopper, followers: Followers, socket_path: str) -> None:
+    def __init__(
+        self, supervisor: Supervisor, queue: Queue, stopper: Stopper, followers: Followers, socket_path: str
+    ) -> None:
         self._supervisor = supervisor
         self._registry = supervisor.registry
+        self._queue = queue
         self._stopper = stopper
         self._followers = followers
         self._socket_path = socket_path
         self._started = now()
         self.handlers: dict[str, Handler] = {
             "job.run": self._run,
+            "job.rerun": self._rerun,
             "job.status": self._status,
             "job.list": self._list,
             "job.wait": self._wait,
@@ -65,8 +70,12 @@ class Service:
         params: protocol.RunParams = call.params
         if len(call.fds) != int(params.stdin):
             raise InvalidParams(f"{len(call.fds)} file descriptors came, {int(params.stdin)} were wanted", field="fds")
-        job = await self._supervisor.run(call.peer, params, call.fds[0] if params.stdin else None)
-        return Answer(protocol.RunResult(job.id, job.state, job.warnings))
+        job = await self._queue.submit(call.peer, params, call.fds[0] if params.stdin else None)
+        return Answer(protocol.RunResult(job.id, job.state, job.warnings, job.waits_for))
+
+    async def _rerun(self, call: Call) -> Answer:
+        job = await self._queue.rerun(call.peer, call.params.id)
+        return Answer(protocol.RunResult(job.id, job.state, job.warnings, job.waits_for))
 
     async def _status(self, call: Call) -> Answer:
         return Answer(await self._registry.status(call.peer, call.params.id))
@@ -147,7 +156,8 @@ class Service:
                 cgroup=str(tree.root),
                 controllers=tuple(sorted(tree.available)),
                 missing_controllers=tuple(sorted(tree.missing)),
-                jobs_live=len(self._registry),
+                jobs_live=self._registry.count(queued=False),
+                jobs_queued=self._registry.count(queued=True),
                 jobs_finished=await self._registry.call(lambda store: store.finished_count()),
                 uid=call.peer.uid,
                 admin=is_admin(call.peer, policy),

@@ -15,15 +15,15 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from workerd.auth import Peer
 from workerd.errors import Exhausted, WrongState
-from workerd.job import Job, State, StopOrder, change
+from workerd.job import Job, Reason, State, StopOrder, change
 from workerd.pausing import running
-from workerd.registry import Live, Registry, monotonic
+from workerd.registry import Live, Registry, monotonic, now
 
 log = logging.getLogger("workerd")
 
@@ -32,8 +32,10 @@ _DRAIN_PATIENCE = 2.0
 
 
 class Stopper:
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, settle: Callable[[Live, dict[str, object]], Awaitable[None]]) -> None:
+        """`settle` finishes a job that has no processes."""
         self._registry = registry
+        self._settle = settle
         self._loop = asyncio.get_running_loop()
 
     async def stop(self, peer: Peer, ref: str, number: int | None, grace: int | None) -> Job:
@@ -52,6 +54,9 @@ class Stopper:
         `why` are the fields of the job that say who wanted it."""
         job = live.job
         if job.state is State.FINISHED:
+            return
+        if job.state is State.QUEUED:
+            await self._settle(live, {"reason": Reason.STOPPED, "detail": "while it waited", "finished": now()})
             return
         spec = job.spec
         order = StopOrder(number or spec.stop_signal, monotonic() + (spec.grace if grace is None else grace))

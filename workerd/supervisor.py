@@ -11,20 +11,19 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
-from workerd import account, admission, exitrecord, jobfiles, launcher, outcome, procfs, sandbox
-from workerd.auth import Peer
+from workerd import admission, exitrecord, jobfiles, launcher, outcome, procfs, sandbox
 from workerd.cgroup import CgroupTree
 from workerd.errors import Exhausted, InternalError, StartFailed, WorkerError
 from workerd.followers import Followers
-from workerd.job import Job, Net, Reason, RunClock, StartError, State, change, new_id
+from workerd.job import Job, Net, Reason, RunClock, StartError, State, change
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.network import Network
-from workerd.protocol import RunParams
 from workerd.registry import Live, Registry, monotonic, now, stored_output
 
 log = logging.getLogger("workerd")
@@ -58,6 +57,8 @@ class Supervisor:
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self.network = Network(place.runtime_dir, lambda: registry.config.policy.network)
+        self.cleared: Callable[[Live], None] = lambda live: None
+        """called when nothing is left of the last try of a job that is to run again"""
         self._launcher = launcher.Launcher(
             self._loop, place.init_path, (place.state_dir, place.runtime_dir, *place.hidden)
         )
@@ -71,53 +72,75 @@ class Supervisor:
     def files(self, job_id: str) -> JobFiles:
         return JobFiles(self.place.state_dir, self.place.runtime_dir, job_id)
 
-    async def run(self, peer: Peer, params: RunParams, stdin: int | None) -> Job:
-        """Start a job; it runs, or StartFailed (or another WorkerError) is raised.
-        `stdin` stays the caller's."""
-        policy = self.registry.config.policy
-        admission.check_rank(params.spec, peer, policy)
-        who = await self._account(peer, params.spec.user)
-        admission.check_capabilities(params.spec, who.uid)
-        running = [live.job for live in self.registry]
-        admitted = admission.admit(params.spec, params.env, peer, policy, running, nets=NETS)
-        job = Job(
-            id=new_id(),
-            uid=who.uid,
-            gid=who.gid,
-            groups=who.groups,
-            spec=admitted.spec,
-            state=State.STARTING,
-            created=now(),
-            boot_id=self.boot_id,
-        )
-        env = {**who.env, **params.env}
+    async def run(self, job: Job, env: dict[str, str], stdin: int | None) -> Job:
+        """Start a new job, which is `starting`; it runs, or StartFailed (or another
+        WorkerError) is raised. `stdin` stays the caller's."""
         live = Live(job, self.files(job.id))
         await self.registry.insert(live, env)
         try:
-            await self._start(live, env, admitted.max_output, stdin)
+            prepared = await self._prepared(live)
+        except BaseException:
+            await self.registry.call(lambda store: store.delete((job.id,)))
+            self.registry.discard(job.id)
+            raise
+        try:
+            await self._start(live, env, prepared, stdin)
         except BaseException:
             self.registry.discard(job.id)
             raise
         return live.job
 
-    @staticmethod
-    async def _account(peer: Peer, user: str | None) -> account.Account:
-        """Whom the job is to run as. Raises InvalidParams."""
-        if user is None:
-            return account.Account(peer.uid, peer.gid, peer.groups, {})
-        return await asyncio.to_thread(account.find, user)
-
-    async def _start(self, live: Live, env: dict[str, str], max_output: int, stdin: int | None) -> None:
-        if live.job.state is State.STOPPING:  # while it was recorded
-            await self.settle(live, {"reason": Reason.STOPPED, "detail": "before it started", "finished": now()})
-            return
+    async def enqueue(self, live: Live, env: dict[str, str]) -> None:
+        """Record a job that is to wait; its output can be followed from now on. Raises WorkerError."""
         try:
-            cgroup, opened = self._prepare(live)
+            jobfiles.create_output(live.files)
+        except OSError as error:
+            raise as_worker_error(error) from error
+        try:
+            await self.registry.insert(live, env)
+        except BaseException:
+            live.files.remove_state()
+            raise
+
+    async def start_waiting(self, live: Live) -> None:
+        """Start a job that waited, and is `starting` now. Nobody is there to be told of a
+        failure: it is the job's outcome."""
+        job_id = live.job.id
+        try:
+            await self.registry.record(live.job)
+            env = await self.registry.call(lambda store: store.environ(job_id))
+            try:
+                prepared = await self._prepared(live)
+            except (WorkerError, OSError) as error:
+                await self._start_failed(live, error)
+                return
+            await self._start(live, env, prepared, None)
+        except (WorkerError, OSError) as error:
+            log.info("job %s: %s", job_id, error)
+
+    async def _prepared(self, live: Live) -> tuple[JobCgroup, jobfiles.OpenFiles] | None:
+        """As `_prepare`, undone where it fails; None where the job is to be stopped by now."""
+        if live.job.state is State.STOPPING:
+            return None
+        try:
+            return self._prepare(live)
         except BaseException:
             await self._undo(live)
-            await self.registry.call(lambda store: store.delete((live.job.id,)))
             raise
+
+    async def _start(
+        self,
+        live: Live,
+        env: dict[str, str],
+        prepared: tuple[JobCgroup, jobfiles.OpenFiles] | None,
+        stdin: int | None,
+    ) -> None:
+        if prepared is None:
+            await self.settle(live, {"reason": Reason.STOPPED, "detail": "before it started", "finished": now()})
+            return
+        cgroup, opened = prepared
         env = {**env, "WORKER_JOB_ID": live.job.id}
+        max_output = live.job.spec.max_output or admission.NO_CAP
         launch = launcher.Launch(live.job, env, cgroup.fd, opened, max_output, stdin)
         try:
             if live.job.spec.net is Net.BRIDGE:
@@ -174,6 +197,7 @@ class Supervisor:
         live.job = change(live.job, State.FINISHED, reason=Reason.START_FAILED, start_error=told, finished=now())
         await self._undo(live)
         await self.registry.settle(live)
+        self._followers.wake(live.files.index)
 
     def watch(self, live: Live) -> None:
         """From now on the end of PID 1 is seen."""

@@ -185,7 +185,7 @@ class TestErrors:
         [
             # the wrong name
             ("\nspeed = 1", 2, "speed: no such key; accepted are admins, connect, defaults"),
-            ("[user]\njobs = 1\n\njobz = 1", 4, "user.jobz: no such key; accepted are cpus, jobs, memory"),
+            ("[user]\njobs = 1\n\njobz = 1", 4, "user.jobz: no such key; accepted are cpus, jobs, max_running, memory"),
             ("user.jobs = 1\nuser.jobz = 1", 2, "user.jobz: no such key"),
             ("user = { jobs = 1, jobz = 1 }", 1, "user.jobz: no such key"),
             ("[maxima]\ncpuset = '0'", 2, "maxima.cpuset: no such key"),

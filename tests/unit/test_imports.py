@@ -17,17 +17,18 @@ import workerctl
 import workerd
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "units", "inotify", "procfs", "sdnotify", "log"),
+    ("errors", "units", "inotify", "procfs", "sdnotify", "walltimer", "log"),
     ("job",),
     ("configfile netconfig config",),
     ("protocol", "fdpass", "auth", "account", "database store storethread"),
     (
+        "schedule",
         "blockdev cgroupfiles cgrouplimits jobcgroup cgroup",
         "addresspool bridge nft hostports resolver network",
         "exitrecord outcome jobfiles sandbox launcher admission",
         "output followers",
     ),
-    ("registry supervisor pausing stopping deadlines removal history recovery",),
+    ("registry supervisor queue pausing stopping deadlines removal history recovery",),
     ("service jobmethods server daemon",),
     ("__main__",),
 )

@@ -74,6 +74,7 @@ class TestRun:
         assert json.loads(ctl(fake, "run", "--json", "true").out) == {
             "id": "done000000",
             "state": "running",
+            "waits_for": None,
             "warnings": ["io.max has no effect here"],
         }
 

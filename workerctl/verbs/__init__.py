@@ -28,6 +28,7 @@ VERBS = {
     "signal": "send a job a named signal",
     "pause": "freeze jobs where they are",
     "resume": "let paused jobs go on",
+    "rerun": "run a job again, as a new one",
     "rename": "give a job another name",
     "rm": "forget finished jobs and their output",
     "prune": "forget many finished jobs at once",

@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
     from typing import Any
 
-REASONS = ("exited", "signaled", "oom", "timeout", "stopped", "start-failed", "lost")
+REASONS = ("exited", "signaled", "oom", "timeout", "stopped", "start-failed", "lost", "skipped")
 
 VERB = Verb(
     "prune",

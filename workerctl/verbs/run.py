@@ -17,6 +17,8 @@ VERB = Verb(
     "Start a command as a job and print its id.",
     options_first=True,
     text="""
+        Where the totals that you may use are taken, the job waits for its turn; `ps` says why.
+
         Options end at the first word that is none: `workerctl run ls -l` gives -l to ls.
 
         The exit code is 0 once the command runs; with --wait or -f it is the command's own,
@@ -72,6 +74,13 @@ VERB = Verb(
             Option("--cap-add", "a capability more, for a job of root's", "CAP", many=True),
             Option("--seccomp-profile", "off: filter no system calls [default]", "default|off"),
         ],
+        "When it starts": [
+            Option("--after", "when that job has ended: well (:ok), badly (:failed) or somehow", "ID[:HOW]", many=True),
+            Option("--at", "at this time, as 14:30 or 2030-01-31 14:30", "TIME"),
+            Option("--delay", "after this long, as 10m", "TIME"),
+            Option("--priority", "before your waiting jobs of lower priority, -100 to 100 [0]", "N"),
+            Option("--no-queue", "fail where it would have to wait for room"),
+        ],
         "How it ends": [
             Option("--timeout", "stop it when it has run so long, paused time not counted", "TIME"),
             Option("--cpu-time", "stop it when it has used so much CPU time", "TIME"),
@@ -86,6 +95,7 @@ VERB = Verb(
         ("run -f --cpus 0.5 ./report.sh", "output live, exit code its own"),
         ("run --wait -m 1G --pids 50 make test && echo good", "as part of a script"),
         ("run --io-write-bps /srv:10M tar cf /srv/a.tar .", "at most 10 MiB a second to /srv's disk"),
+        ("run --after build:ok --name tests make test", "once the job named build has succeeded"),
         ("run --timeout 10m --wait ./nightly", "stopped after ten minutes, exit code 124"),
         ("run --rw /srv/data --net bridge ./sync", "may write /srv/data, has a network"),
         ("run -p 8080:80 ./server", "on the machine's port 8080; -p alone means --net bridge"),
@@ -101,14 +111,22 @@ def main(args: Args) -> int:
         return attend(params, follow=args.has("follow"), as_json=args.has("json"))
     with Connection() as connection:
         result = connection.call("job.run", params)
-    warn(result)
-    if args.has("json"):
-        stdio.put_json({"id": result["id"], "state": result["state"], "warnings": result.get("warnings", [])})
-    else:
-        stdio.put(result["id"] + "\n")
+    show_started(result, as_json=args.has("json"))
     return 0
 
 
+def show_started(result: dict[str, Any], *, as_json: bool) -> None:
+    """The id, and what there is to say about it."""
+    warn(result)
+    if as_json:
+        shown = {key: result.get(key) for key in ("id", "state", "waits_for")}
+        stdio.put_json({**shown, "warnings": result.get("warnings", [])})
+    else:
+        stdio.put(result["id"] + "\n")
+
+
 def warn(result: dict[str, Any]) -> None:
+    if result.get("waits_for"):
+        stdio.note(f"job {result['id']} waits: {result['waits_for']}")
     for warning in result.get("warnings", []):
         stdio.note(f"warning: {warning}")
