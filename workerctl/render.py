@@ -185,6 +185,7 @@ def job_panel(job: dict[str, Any]) -> RenderableType:
     rows.append(("directory", Text(visible(spec.get("cwd", "/")))))
     rows += _section("network", words.network(job))
     rows += [(name, Text(text)) for name, text in _times(job)]
+    rows += _section("earlier tries", words.tries(job))
     rows += _section("limits", words.limits_in_force(job) + words.time_limits(job))
     rows += _section("used", [f"{name} {text}" for name, text in words.usage(job)])
     if written := words.output(job):

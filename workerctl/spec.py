@@ -240,6 +240,8 @@ def _mount(kind: str, value: str, args: Args) -> dict[str, Any]:
 
 def _ending(args: Args, spec: dict[str, Any]) -> None:
     _time_limits(args, spec)
+    if (restart := args.text("restart")) is not None:
+        spec["restart"] = _restart(restart)
     if args.has("rm"):
         spec["remove"] = True
     if (output := args.text("max-output")) is not None:
@@ -270,3 +272,12 @@ def _time_limits(args: Args, spec: dict[str, Any]) -> None:
         if "timeout" not in spec and "cpu_time" not in spec:
             raise UsageError("--on-timeout says what happens when time is over; give --timeout or --cpu-time as well")
         spec["on_timeout"] = action
+
+
+def _restart(text: str) -> dict[str, Any]:
+    when, colon, limit = text.partition(":")
+    if when not in ("never", "on-failure", "always") or (colon and not (limit.isascii() and limit.isdecimal())):
+        raise UsageError(f"--restart {text}: write never, on-failure, always, or with the most tries, as on-failure:5")
+    if colon and not 1 <= int(limit) < 2**63:
+        raise UsageError(f"--restart {text}: {limit} tries; for none, leave --restart out")
+    return {"when": when, "limit": int(limit)} if colon else {"when": when}

@@ -38,6 +38,8 @@ def state(job: dict[str, Any]) -> str:
 
 def short_state(job: dict[str, Any]) -> str:
     """A word or two for a table."""
+    if job["state"] == "queued" and job.get("restarts"):
+        return "retrying"
     if job["state"] != "finished":
         return str(job["state"])
     reason = job.get("reason")
@@ -85,7 +87,7 @@ def _signal(job: dict[str, Any]) -> str:
 
 
 def _memory(job: dict[str, Any]) -> str:
-    limit = (job["spec"].get("limits") or {}).get("memory")
+    limit = (job.get("spec", {}).get("limits") or {}).get("memory")
     peak = (job.get("usage") or {}).get("memory_peak")
     parts = [f"limit {size(limit)}"] if limit else []
     parts += [f"peak {size(peak)}"] if peak else []
@@ -241,3 +243,16 @@ def network(job: dict[str, Any]) -> list[str]:
         protocol = port.get("protocol", "tcp")
         lines.append(f"port {port['host']}/{protocol} leads to {port['job']}/{protocol}")
     return lines
+
+
+def tries(job: dict[str, Any]) -> list[str]:
+    """A line for each try before this one, the oldest first."""
+    kept = job.get("tries") or []
+    first = (job.get("restarts") or 0) - len(kept) + 1
+    return [f"{number}: {_try(tried)}" for number, tried in enumerate(kept, first)]
+
+
+def _try(tried: dict[str, Any]) -> str:
+    after = f" after {brief(tried['finished'] - tried['started'])}" if tried.get("started") else ""
+    written = tried.get("output_end", 0) - tried.get("output_start", 0)
+    return f"{ending(tried)}{after}, {size(written)} of output"

@@ -49,14 +49,23 @@ class OnTimeout(enum.StrEnum):
     PAUSE = "pause"
 
 
+class Restart(enum.StrEnum):
+    """After which ends a job is tried again."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.STARTING, State.FINISHED}),
-    State.STARTING: frozenset({State.RUNNING, State.STOPPING, State.FINISHED}),
-    State.RUNNING: frozenset({State.PAUSED, State.STOPPING, State.FINISHED}),
-    State.PAUSED: frozenset({State.RUNNING, State.STOPPING, State.FINISHED}),
-    State.STOPPING: frozenset({State.FINISHED}),
+    State.STARTING: frozenset({State.RUNNING, State.STOPPING, State.QUEUED, State.FINISHED}),
+    State.RUNNING: frozenset({State.PAUSED, State.STOPPING, State.QUEUED, State.FINISHED}),
+    State.PAUSED: frozenset({State.RUNNING, State.STOPPING, State.QUEUED, State.FINISHED}),
+    State.STOPPING: frozenset({State.QUEUED, State.FINISHED}),
     State.FINISHED: frozenset(),
 }
+"""Back to queued goes a job that is tried again (workerd.restarting)."""
 
 PositiveInt = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Weight = Annotated[int, Meta(ge=1, le=10_000)]
@@ -138,6 +147,12 @@ class Publish(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     protocol: Protocol = Protocol.TCP
 
 
+class RestartPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    when: Restart = Restart.NEVER
+    limit: PositiveInt | None = None
+    """tries after the first one, at most"""
+
+
 class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What to run and how, as the caller asked for it. The environment travels and
     is stored beside it, so that showing a job never shows its secrets."""
@@ -171,6 +186,7 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     cpu_time: PositiveInt | None = None
     """microseconds of CPU time that all its processes together may use"""
     on_timeout: OnTimeout = OnTimeout.STOP
+    restart: RestartPolicy = RestartPolicy()
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     """among the waiting jobs of the same user: higher ones start first"""
     labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)] = {}
@@ -232,6 +248,20 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     memory_pressure_usec: int | None = None
     io_pressure_usec: int | None = None
     """PSI `some` totals"""
+
+
+class Try(Struct, frozen=True, omit_defaults=True):
+    """One run of a job that was then tried again; the fields are those of Job."""
+
+    reason: Reason
+    finished: int
+    started: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str | None = None
+    output_start: int = 0
+    """where in the job's output this try's begins and ends"""
+    output_end: int = 0
 
 
 class StartError(Struct, frozen=True):
@@ -316,6 +346,9 @@ class Job(Struct, frozen=True, omit_defaults=True):
     start_mono: int | None = None
     """where it was a delay: the same by CLOCK_MONOTONIC, which holds within boot_id"""
     restarts: int = 0
+    """how often it was tried again"""
+    tries: tuple[Try, ...] = ()
+    """the newest of those before the one that the other fields speak of"""
     rerun_of: str | None = None
     waits_for: str | None = None
     """why a queued job waits, in words; never stored"""

@@ -151,8 +151,10 @@ class JobCgroup:
         deadline, poll = time.monotonic() + timeout, select.poll()
         try:
             events = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
-        except FileNotFoundError:
-            return True
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EBADF):  # gone, or closed
+                return True
+            raise
         try:
             poll.register(events, select.POLLPRI)
             # Reading also arms the poll: a change after it wakes us.

@@ -22,7 +22,7 @@ from workerd import account, admission, schedule
 from workerd.auth import Peer, is_admin
 from workerd.config import Totals
 from workerd.errors import InvalidParams, NoSuchJob, PolicyExceeded, WorkerError
-from workerd.job import After, Job, Reason, State, change, new_id
+from workerd.job import After, Job, Reason, Restart, State, change, new_id
 from workerd.protocol import RunParams
 from workerd.registry import Live, Registry, monotonic, now
 from workerd.supervisor import NETS, Supervisor
@@ -48,13 +48,16 @@ class Queue:
         self._served: dict[int, int] = {}
         self._first: dict[int, tuple[str, str]] = {}
         """uid → the first of that user's ready jobs, and why it waits"""
+        self._started = False
         self._pass_due: asyncio.Handle | None = None
         self._registry.observers.append(self._changed)
         self._registry.waits_for = self.waits_for
         supervisor.cleared = self._take_up
 
     def start(self) -> None:
-        """Take up what waited when the last daemon ended."""
+        """Take up what waited when the last daemon ended. Nothing starts before: only
+        now is it known what runs."""
+        self._started = True
         for live in self._registry:
             self._take_up(live)
 
@@ -83,6 +86,8 @@ class Queue:
     async def submit(self, peer: Peer, params: RunParams, stdin: int | None, rerun_of: str | None = None) -> Job:
         """A new job: it runs, or waits, or a WorkerError is raised (StartFailed with its
         kinds, PolicyExceeded, InvalidParams, …). `stdin` stays the caller's."""
+        if stdin is not None and params.spec.restart.when is not Restart.NEVER:
+            raise InvalidParams("standard input is there once: a job that has one cannot be restarted", field="stdin")
         policy = self._registry.config.policy
         admission.check_rank(params.spec, peer, policy)
         who = await _account(peer, params.spec.user)
@@ -199,8 +204,8 @@ class Queue:
         """Put a queued job where it belongs: with those that wait for a job, for a time, or for room."""
         job = live.job
         self._forget(job.id)
-        if job.state is not State.QUEUED or live.cgroup is not None:
-            return  # what is left of its last try is not cleared yet
+        if job.state is not State.QUEUED or live.cgroup is not None or not self._started:
+            return  # with a cgroup: what is left of its last try is not cleared yet
         for condition in job.after:
             if self._registry.get(condition.id) is not None:
                 self._dependents.setdefault(condition.id, set()).add(job.id)

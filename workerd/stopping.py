@@ -56,7 +56,8 @@ class Stopper:
         if job.state is State.FINISHED:
             return
         if job.state is State.QUEUED:
-            await self._settle(live, {"reason": Reason.STOPPED, "detail": "while it waited", "finished": now()})
+            fields = {"reason": Reason.STOPPED, "detail": "while it waited", "finished": now(), "stop_requested": True}
+            await self._settle(live, fields)
             return
         spec = job.spec
         order = StopOrder(number or spec.stop_signal, monotonic() + (spec.grace if grace is None else grace))

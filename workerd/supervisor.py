@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from workerd import admission, exitrecord, jobfiles, launcher, outcome, procfs, sandbox
+from workerd import admission, exitrecord, jobfiles, launcher, outcome, procfs, restarting, sandbox, trylog
 from workerd.cgroup import CgroupTree
 from workerd.errors import Exhausted, InternalError, StartFailed, WorkerError
 from workerd.followers import Followers
-from workerd.job import Job, Net, Reason, RunClock, StartError, State, change
+from workerd.job import Job, Net, Reason, Restart, RunClock, StartError, State, change
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.network import Network
@@ -167,7 +167,10 @@ class Supervisor:
             live.cgroup = self.tree.create(job.id, job.uid)
             effective, warnings = live.cgroup.apply(job.spec.limits, (job.gid, *job.groups))
             live.job = msgspec.structs.replace(job, effective=effective, warnings=warnings)
-            return live.cgroup, jobfiles.create(live.files)
+            opened = jobfiles.create(live.files)
+            if job.spec.restart.when is not Restart.NEVER:
+                trylog.begin(opened.index)
+            return live.cgroup, opened
         except OSError as error:
             raise as_worker_error(error) from error
 
@@ -188,16 +191,15 @@ class Supervisor:
     async def _undo(self, live: Live) -> None:
         """Nothing of a job that never ran stays behind, but for its record."""
         await self.network.release(live.job)
-        await asyncio.to_thread(clear, live.cgroup, live.files)
+        await self._clear(live)
         live.files.remove_state()
 
     async def _start_failed(self, live: Live, error: WorkerError | OSError) -> None:
         data = error.data if isinstance(error, StartFailed) else {}
         told = StartError(str(data.get("step") or "start"), int(data.get("errno") or 0), str(error))
-        live.job = change(live.job, State.FINISHED, reason=Reason.START_FAILED, start_error=told, finished=now())
-        await self._undo(live)
-        await self.registry.settle(live)
-        self._followers.wake(live.files.index)
+        if live.job.restarts == 0:
+            await self._undo(live)
+        await self.settle(live, {"reason": Reason.START_FAILED, "start_error": told, "finished": now()})
 
     def watch(self, live: Live) -> None:
         """From now on the end of PID 1 is seen."""
@@ -225,13 +227,36 @@ class Supervisor:
         await self.settle(live, {"usage": usage, **stored_output(live.files), **fields})
 
     async def settle(self, live: Live, fields: dict[str, object]) -> None:
-        """Finish a job whose outcome is known. Raises WorkerError where it cannot be
-        committed; then nothing is removed."""
-        live.job = change(live.job, State.FINISHED, **fields)
-        await self.network.release(live.job)  # whoever waits for the end may want its ports
+        """Finish a job whose outcome is known, or have it tried again where its restart
+        policy says so. Raises WorkerError where it cannot be committed; then nothing is
+        removed."""
+        ended = change(live.job, State.FINISHED, **fields)
+        wait = restarting.wait_before_next(ended)
+        if wait is not None:
+            await self._try_again(live, ended, wait)
+            return
+        live.job = ended
+        await self.network.release(ended)  # whoever waits for the end may want its ports
         await self.registry.settle(live)
+        if ended.spec.restart.when is not Restart.NEVER:
+            trylog.end(live.files.index)
         self._followers.wake(live.files.index)
+        await self._clear(live)
+
+    async def _try_again(self, live: Live, ended: Job, wait: int) -> None:
+        end = ended.output_end
+        if end is None:
+            end = stored_output(live.files).get("output_end", 0)
+        live.job = restarting.again(live.job, ended, wait, now(), monotonic(), end)
+        await self.registry.record(live.job)
+        self.registry.release(live)
+        await self.network.release(ended)
+        await self._clear(live)
+        self.cleared(live)
+
+    async def _clear(self, live: Live) -> None:
         await asyncio.to_thread(clear, live.cgroup, live.files)
+        live.cgroup = None
 
 
 def clear(cgroup: JobCgroup | None, files: JobFiles) -> None:

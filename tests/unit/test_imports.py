@@ -23,10 +23,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocol", "fdpass", "auth", "account", "database store storethread"),
     (
         "schedule",
+        "restarting",
         "blockdev cgroupfiles cgrouplimits jobcgroup cgroup",
         "addresspool bridge nft hostports resolver network",
         "exitrecord outcome jobfiles sandbox launcher admission",
-        "output followers",
+        "output followers trylog",
     ),
     ("registry supervisor queue pausing stopping deadlines removal history recovery",),
     ("service jobmethods server daemon",),

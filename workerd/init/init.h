@@ -147,6 +147,7 @@ struct joblog {
     uint64_t end, kept_from, lost; /* offsets; bytes that could not be stored */
     uint64_t records, first_record;
     uint64_t punched, index_punched; /* bytes that take no space any more */
+    uint64_t more; /* the index's flag of that name */
     int64_t clock_ahead;
     struct log_record last;
     bool fixed; /* holes cannot be punched here */

@@ -4,7 +4,8 @@
  *        are released by punching holes once log and index take more than the cap.
  * index: a 64-byte header, then records of 32 bytes (workerd/output.py reads them).
  *        A record grows in place while its stream stays the same within a millisecond
- *        of its beginning. Records' times never go back.
+ *        of its beginning. Records' times never go back. The next try of a job goes on
+ *        where the index of its last one ends.
  *
  * What must hold. Data is in the log before a record speaks of it. Readers learn of
  * the new beginning before the bytes are gone. Whatever cannot be stored (a full disk,
@@ -33,7 +34,8 @@ struct __attribute__((packed)) index_header {
 _Static_assert(sizeof(struct index_header) == 64, "the layout is a contract");
 _Static_assert(sizeof(struct log_record) == 32, "the layout is a contract");
 
-enum { COMPLETE = 1 };
+/* MORE, set by the daemon: the job may be tried again, so it says COMPLETE itself. */
+enum { COMPLETE = 1, MORE = 2 };
 
 static bool write_header(const struct joblog *log, uint64_t flags) {
     const struct index_header header = {
@@ -41,7 +43,7 @@ static bool write_header(const struct joblog *log, uint64_t flags) {
         .kept_from = log->kept_from,
         .first_record = log->first_record,
         .lost = log->lost,
-        .flags = flags,
+        .flags = flags | log->more,
     };
     return pwrite(log->index_fd, &header, sizeof header, 0) == sizeof header;
 }
@@ -61,9 +63,34 @@ static bool punch(int fd, uint64_t from, uint64_t to) {
     return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from)) == 0;
 }
 
+/* What no record speaks of (PID 1 of the last try was killed) was never part of the
+ * output: the next bytes are written over it. */
+static void go_on(struct joblog *log) {
+    struct index_header header;
+    const off_t size = lseek(log->index_fd, 0, SEEK_END);
+    if (size < (off_t)sizeof header || pread(log->index_fd, &header, sizeof header, 0) != sizeof header)
+        return;
+    log->kept_from = log->end = header.kept_from;
+    log->first_record = header.first_record;
+    log->lost = header.lost;
+    log->more = header.flags & MORE;
+    log->records = ((uint64_t)size - sizeof header) / RECORD_SIZE;
+    if (log->records > 0 && read_record(log, log->records - 1, &log->last)) {
+        log->end = log->last.offset + log->last.length;
+        log->clock_ahead = (int64_t)log->last.time - (int64_t)clock_ns(CLOCK_BOOTTIME);
+    }
+    log->punched = log->kept_from & ~(uint64_t)(BLOCK - 1);
+    const uint64_t index_kept = record_place(log->first_record) & ~(uint64_t)(BLOCK - 1);
+    log->index_punched = index_kept > BLOCK ? index_kept - BLOCK : 0;
+    if (ftruncate(log->fd, (off_t)log->end) < 0)
+        fail("output", "");
+}
+
 void log_open(struct joblog *log, int log_fd, int index_fd, uint64_t cap) {
     *log = (struct joblog){.fd = log_fd, .index_fd = index_fd, .cap = cap < LEAST_CAP ? LEAST_CAP : cap};
-    log->fixed = !punch(log_fd, 0, BLOCK) && errno == EOPNOTSUPP;
+    go_on(log);
+    const uint64_t past = (log->end + BLOCK - 1) & ~(uint64_t)(BLOCK - 1);
+    log->fixed = !punch(log_fd, past, past + BLOCK) && errno == EOPNOTSUPP;
     if (!write_header(log, 0))
         fail("output", "");
 }
@@ -161,5 +188,5 @@ bool log_room(struct joblog *log) {
 
 void log_close(struct joblog *log) {
     log_room(log);
-    write_header(log, COMPLETE);
+    write_header(log, log->more ? 0 : COMPLETE);
 }

@@ -1,0 +1,93 @@
+"""Whether a job that ended is tried again, and when. Pure.
+
+As people know it from systemd and the container engines: the same job, with the same id;
+each try that ended is kept in `tries`, its output is followed by the next one's in the
+same log, and the offsets say where one ends. The wait before a try begins at 100 ms and
+doubles up to a minute; a try that ran for ten seconds begins the series anew.
+
+on-failure: after an exit code other than 0, a signal, want of memory, a time limit, or a
+start that failed. always: after everything, and after a reboot. Neither: after a stop
+that somebody asked for, nor where the very first start failed (whoever asked for it was
+told). A job that is lost may have done its work, so only `always` tries it again.
+"""
+
+from __future__ import annotations
+
+from workerd.job import Job, Reason, Restart, State, Try, change
+
+FIRST_WAIT = 100_000
+LONGEST_WAIT = 60_000_000
+LONG_RUN = 10_000_000
+"""microseconds"""
+TRIES_KEPT = 20
+"""the newest; `restarts` counts all"""
+
+
+def wait_before_next(ended: Job) -> int | None:
+    """Microseconds from the end of this try to the next; None where there is none."""
+    policy = ended.spec.restart
+    if ended.stop_requested or not _wanted(ended, policy.when):
+        return None
+    if policy.limit is not None and ended.restarts >= policy.limit:
+        return None
+    return min(FIRST_WAIT << min(_short_tries(ended), 16), LONGEST_WAIT)
+
+
+def again(live: Job, ended: Job, wait: int, now: int, monotonic: int, output_end: int) -> Job:
+    """The job as it waits for its next try. `live` is as it was before its end, `ended`
+    as it would be finished; `now` and `monotonic` in microseconds."""
+    this = Try(
+        reason=ended.reason or Reason.LOST,
+        started=ended.started,
+        finished=ended.finished or now,
+        exit_code=ended.exit_code,
+        signal=ended.signal,
+        detail=ended.detail,
+        output_start=ended.tries[-1].output_end if ended.tries else 0,
+        output_end=output_end,
+    )
+    return change(
+        live,
+        State.QUEUED,
+        restarts=live.restarts + 1,
+        tries=(*live.tries, this)[-TRIES_KEPT:],
+        start_at=now + wait,
+        start_mono=monotonic + wait,
+        started=None,
+        stop=None,
+        timed_out=None,
+        clock=None,
+        address=None,
+        pid=None,
+        pid_start=None,
+    )
+
+
+def _wanted(ended: Job, when: Restart) -> bool:
+    if (
+        ended.reason is Reason.SKIPPED
+        or when is Restart.NEVER
+        or (ended.reason is Reason.START_FAILED and ended.restarts == 0)
+    ):
+        return False
+    if when is Restart.ALWAYS:
+        return True
+    return ended.reason not in (Reason.LOST, Reason.STOPPED) and not (
+        ended.reason is Reason.EXITED and ended.exit_code == 0
+    )
+
+
+def _short_tries(ended: Job) -> int:
+    """How many of the newest tries, before this one, ran shortly; 0 if this one ran long."""
+    if _ran_long(ended.started, ended.finished):
+        return 0
+    count = 0
+    for tried in reversed(ended.tries):
+        count += 1
+        if _ran_long(tried.started, tried.finished):
+            break
+    return count
+
+
+def _ran_long(started: int | None, finished: int | None) -> bool:
+    return started is not None and finished is not None and finished - started >= LONG_RUN
