@@ -68,24 +68,32 @@ def stream_apart(connection: Connection, job_id: str) -> None:
         pump(connection, job_id, log, 0, copy)
 
 
-def bring(log: Log, start: int, copy: Copy, gaps: Gaps) -> int:
-    """What the log has now from `start` on; where that ends."""
+def bring(log: Log, start: int, copy: Copy, gaps: Gaps, until: int | None = None) -> int:
+    """What the log has now from `start` on, before `until` (ns since the epoch); where
+    that ends."""
     kept = log.header().kept_from
     if kept > start:
         gaps.add(kept - start)
-    return copy(log, max(start, kept), log.end(), gaps)
+    end = log.end() if until is None else log.offset_at(until)
+    return copy(log, max(start, kept), end, gaps)
 
 
-def pump(connection: Connection, job_id: str, log: Log, start: int, copy: Copy) -> None:
-    """Copies from `start` until the job's output is complete."""
+def pump(connection: Connection, job_id: str, log: Log, start: int, copy: Copy, until: int | None = None) -> None:
+    """Copies from `start` until the job's output is complete, or the time `until` has come."""
     offset, gaps = start, Gaps()
     while True:
-        complete = log.header().complete  # read first: what is complete now has all its bytes below
-        offset = bring(log, offset, copy, gaps)
-        if complete:
+        over = until is not None and time.time_ns() >= until  # read first, as `complete`
+        complete = log.header().complete  # what is complete now has all its bytes below
+        offset = bring(log, offset, copy, gaps, until)
+        if complete or over:
             break
-        answer = connection.call_patiently("output.wait", {"id": job_id, "offset": offset})
-        if answer["finished"] and offset >= max(answer["end"], log.end()):
+        params = {"id": job_id, "offset": offset}
+        if until is not None:
+            params["timeout"] = max(0, until - time.time_ns()) // 1000 + 1
+        answer = connection.call_patiently("output.wait", params)
+        if answer["finished"] and offset >= log.end():
+            break
+        if answer["finished"] and until is not None and offset >= log.offset_at(until):
             break
     gaps.tell()
 
@@ -157,3 +165,28 @@ def painted(painter: Painter, stream: int | None) -> Copy:
         return max(offset, end)
 
     return copy
+
+
+def lined(show: Callable[[int, int, bytes], bytes], stream: int | None) -> tuple[Copy, Callable[[], None]]:
+    """A copy of whole lines to stdout, each as `show` (stream, time, line) has it; and
+    what brings out those that never ended."""
+    from workerctl.lines import Lines
+
+    lines = Lines()
+
+    def copy(log: Log, start: int, end: int, gaps: Gaps) -> int:
+        parts, size, offset = [], 0, start
+        for begin, kind, when, data in log.timed_pieces(start, end, stream):
+            if begin > offset and stream is None:
+                gaps.add(begin - offset)
+            offset = begin + len(data)
+            for line in lines.feed(kind, when, data):
+                parts.append(show(*line))
+                size += len(parts[-1])
+            if size >= CHUNK:
+                stdio.write_all(stdio.STDOUT, b"".join(parts))
+                parts, size = [], 0
+        stdio.write_all(stdio.STDOUT, b"".join(parts))
+        return max(offset, end)
+
+    return copy, lambda: stdio.write_all(stdio.STDOUT, b"".join(show(*line) for line in lines.rest()))

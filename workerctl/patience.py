@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 
+from workerctl import stdio
 from workerd.errors import ConnectionFailed, SocketForbidden, Unavailable
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -28,6 +29,8 @@ def call_again(connection: Connection, method: str, params: dict[str, Any], erro
     one, where asking again is no use."""
     deadline = time.monotonic() + PATIENCE
     pause = FIRST_PAUSE
+    if _passing(error):
+        stdio.note("the connection to workerd was lost; trying again (jobs run on)")
     while _passing(error) and time.monotonic() < deadline:
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)

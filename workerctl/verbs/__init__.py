@@ -22,6 +22,7 @@ VERBS = {
     "ps": "list jobs",
     "status": "show all about a job",
     "out": "show a job's output",
+    "replay": "show a job's output again, in the time it took",
     "wait": "wait for jobs to finish",
     "stop": "stop jobs: ask, wait, then kill",
     "kill": "send a job a signal",

@@ -17,16 +17,23 @@ VERB = Verb(
     text="""
         Prints nothing, but with --any the id of the job that finished. The exit code is the
         job's own; of several jobs the first one that is not 0; 124 when the time was over.
+
+        With --match: 0 once a line matches (Python's regular expressions, in what is kept and
+        what comes), 1 when the output has ended without one, 124 when the time was over.
     """,
     groups={
         "Options": [
             Option("--any", "wait for one of them, not all, and print which"),
             Option("--timeout", "give up after this long, as 90s or 5m; the jobs run on", "TIME"),
+            Option("--match", "wait for a line of its output that matches, and print that", "REGEX"),
+            Option("--stdout", "with --match: look at its stdout only"),
+            Option("--stderr", "with --match: look at its stderr only"),
             Option("--json", "print the finished job as JSON; an array where several were named"),
         ],
     },
     examples=[
         ("wait build && echo good", "the job named build"),
+        ("wait web --match 'listening on' --timeout 30s", "until it says so"),
         ("wait $(workerctl ps -q)", "all that run now"),
         ("wait --any --timeout 10m j1 j2", "the first of two, ten minutes at most"),
     ],
@@ -36,6 +43,8 @@ VERB = Verb(
 def main(args: Args) -> int:
     if not args.words:
         raise UsageError("wait for which job? Write: workerctl wait ID…")
+    if args.has("match"):
+        return _match(args)
     params: dict[str, Any] = {"ids": args.words}
     if args.has("any"):
         params["any"] = True
@@ -48,6 +57,20 @@ def main(args: Args) -> int:
         stdio.note(f"not finished yet: {', '.join(answer['pending'])}")
         return exitcode.TIMED_OUT
     return next((code for code in codes if code), 0)
+
+
+def _match(args: Args) -> int:
+    from workerctl.limits import duration_of
+    from workerctl.match import Search, wait_for
+    from workerctl.verbs.out import stream_of
+
+    if len(args.words) != 1 or args.has("any") or args.has("json"):
+        raise UsageError("--match looks at one job's output: workerctl wait ID --match REGEX [--timeout TIME]")
+    timeout = args.text("timeout")
+    search = Search(args.text("match") or "")
+    with Connection() as connection:
+        limit = None if timeout is None else duration_of(timeout, "--timeout")
+        return wait_for(connection, args.words[0], search, stream_of(args), limit)
 
 
 def _wait(connection: Connection, params: dict[str, Any], args: Args) -> dict[str, Any]:
