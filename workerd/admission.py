@@ -40,7 +40,7 @@ def admit(
     limits = _with_defaults(spec.limits, policy.defaults.limits)
     max_output = spec.max_output or policy.defaults.max_output or NO_CAP
     if not is_admin(peer, policy):
-        _check_maxima(limits, max_output, policy.maxima)
+        check_maxima(limits, max_output, policy.maxima)
     others = list(unfinished)
     _check_jobs(len(others), policy.machine, "the machine's")
     if not is_admin(peer, policy):
@@ -131,7 +131,8 @@ def _with_defaults(limits: Limits, defaults: Limits) -> Limits:
     return msgspec.structs.replace(defaults, **said)
 
 
-def _check_maxima(limits: Limits, max_output: int, maxima: PerJob) -> None:
+def check_maxima(limits: Limits, max_output: int, maxima: PerJob) -> None:
+    """Raises PolicyExceeded where one job may not have so much."""
     asked = msgspec.structs.asdict(limits)
     for name, most in msgspec.structs.asdict(maxima.limits).items():
         if most is None or name in ("cpuset", "io"):

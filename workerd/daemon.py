@@ -30,6 +30,7 @@ from workerd.stopping import Stopper
 from workerd.store import Store
 from workerd.storethread import StoreThread
 from workerd.supervisor import Place, Supervisor
+from workerd.updating import Updater
 
 log = logging.getLogger("workerd")
 
@@ -81,7 +82,7 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         deadlines = Deadlines(registry, stopper, pauser, tasks)
         await recovery.recover(supervisor, stopper)
         service = Service(supervisor, queue, stopper, followers, settings.socket)
-        service.handlers |= JobMethods(registry, pauser, remover).handlers
+        service.handlers |= JobMethods(registry, pauser, remover, Updater(registry, queue.policy_changed)).handlers
         served = server.Server(_listen(settings.socket), service, tasks)
         loop.add_signal_handler(signal.SIGHUP, reload, registry, settings.config, history.wake, queue.policy_changed)
         served.start()

@@ -8,6 +8,7 @@ JobCgroup is for one thread at a time, different ones for any.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -19,7 +20,10 @@ from typing import Self
 
 from workerd import blockdev, cgrouplimits
 from workerd.cgroupfiles import CgroupNode
+from workerd.errors import InvalidParams
 from workerd.job import Limits, Usage
+from workerd.limitsnapshot import Snapshot, lift
+from workerd.units import format_size
 
 _GONE = (errno.ENOENT, errno.ENODEV)
 """what using a removed cgroup gives"""
@@ -50,6 +54,38 @@ class JobCgroup:
         if gids:
             context = context._replace(caller=context.caller._replace(gids=gids))
         return cgrouplimits.apply(self._node, limits, context)
+
+    def update(
+        self, limits: Limits, lifted: Collection[str], gids: Collection[int] = ()
+    ) -> tuple[Limits, tuple[str, ...]]:
+        """As `apply`, of a job that runs, with the fields of Limits to lift besides; where
+        it raises, everything is as it was. For a thread: the kernel may take memory
+        back for long."""
+        before = Snapshot(self._node)
+        try:
+            cgrouplimits.require(limits, self._context.available)
+            if limits.memory is not None:
+                self._make_room(limits.memory)
+            lift(self._node, lifted)
+            return self.apply(limits, gids)
+        except BaseException:
+            before.restore()
+            raise
+
+    def _make_room(self, memory: int) -> None:
+        """Have the kernel take back what is over a lower limit (memory.reclaim, since Linux
+        5.19): once that is written, it would kill instead. Raises InvalidParams."""
+        used = self._node.memory.current or 0
+        if used <= memory:
+            return
+        with contextlib.suppress(OSError):  # EAGAIN: not all of it could be had
+            self._node.memory.set_property(b"memory.reclaim", used - memory)
+        used = self._node.memory.current or 0
+        if used > memory:
+            raise InvalidParams(
+                f"the job uses {format_size(used)} of memory: a limit of {format_size(memory)} would kill it",
+                field="memory",
+            )
 
     def usage(self) -> Usage:
         """What the job has used until now. Twelve small reads. Nested cgroups

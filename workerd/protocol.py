@@ -88,6 +88,17 @@ class KillParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=
     """every process of the job, not only its command"""
 
 
+class UpdateParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is not named stays as it is."""
+
+    id: JobRef
+    limits: Limits = Limits()
+    lift: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
+    """fields of `limits` that are to be no limit any more"""
+    timeout: Micros | None = None
+    """the whole time that the job may run; 0 lifts it"""
+
+
 class RenameParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     id: JobRef
     name: JobName | None = None
@@ -222,6 +233,7 @@ METHODS: dict[str, Method] = {
     "job.kill": Method(KillParams, Job, "Send a signal to the command."),
     "job.pause": Method(JobParams, Job, "Freeze all processes; answers when they are."),
     "job.resume": Method(JobParams, Job, "Let a paused job go on."),
+    "job.update": Method(UpdateParams, Job, "Change limits, all that are named or none."),
     "job.rerun": Method(JobParams, RunResult, "The same again, as a new job."),
     "job.rename": Method(RenameParams, Job, "Give a job another name, or none."),
     "job.remove": Method(RemoveParams, Job, "Forget a finished job and its output."),

@@ -67,7 +67,7 @@ def never_fits(wish: Request, machine: Totals) -> str | None:
         for name in _LIMITS:
             total, asked = getattr(totals, name), getattr(wish, name)
             if total is not None and asked > total:
-                return f"{_figure(name, asked)} is more than {whose} total of {_figure(name, total)}"
+                return f"{_named(name, asked)} is more than {whose} total of {_figure(name, total)}"
     return None
 
 
@@ -164,11 +164,13 @@ class _Choice:
 def _lack(name: str, wish: Request, total: float, left: float, whose: str) -> str:
     if name == "max_running":
         return f"{whose} {total:g} running job{' is' if total == 1 else 's are'} there already"
-    asked, left = _figure(name, getattr(wish, name)), max(0, left)
+    asked, left = _named(name, getattr(wish, name)), max(0, left)
     return f"{asked} is more than the {_figure(name, left)} left of {whose} total of {_figure(name, total)}"
 
 
+def _named(name: str, value: float) -> str:
+    return f"{value:g} running job" if name == "max_running" else f"{name} {_figure(name, value)}"
+
+
 def _figure(name: str, value: float) -> str:
-    if name == "max_running":
-        return f"{value:g} running jobs"
-    return f"memory {format_size(int(value))}" if name == "memory" else f"{name} {value:g}"
+    return format_size(int(value)) if name == "memory" else f"{value:g}"

@@ -66,7 +66,7 @@ class TestRoom:
         # Refused before this host's lack of controllers matters; tests/unit/test_schedule.py
         # has the arithmetic of what fits.
         with running(config='[machine]\nmemory = "1G"\ncpus = 2.0\n') as daemon:
-            with pytest.raises(PolicyExceeded, match="memory 2G is more than the machine's total of memory 1G"):
+            with pytest.raises(PolicyExceeded, match="memory 2G is more than the machine's total of 1G"):
                 daemon.run("true", limits=Limits(memory=2 << 30))
             with pytest.raises(PolicyExceeded, match=r"cpus 3 is more than .*: it could never start"):
                 daemon.run("true", limits=Limits(cpus=3))

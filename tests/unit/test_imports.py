@@ -24,12 +24,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "schedule",
         "restarting",
-        "blockdev cgroupfiles cgrouplimits jobcgroup cgroup",
+        "blockdev cgroupfiles cgrouplimits limitsnapshot jobcgroup cgroup",
         "addresspool bridge nft hostports resolver network",
         "exitrecord outcome jobfiles sandbox launcher admission",
         "output followers trylog",
     ),
-    ("registry supervisor queue pausing stopping deadlines removal history recovery",),
+    ("registry supervisor queue pausing stopping deadlines updating removal history recovery",),
     ("service jobmethods server daemon",),
     ("__main__",),
 )

@@ -29,6 +29,7 @@ VERBS = {
     "signal": "send a job a named signal",
     "pause": "freeze jobs where they are",
     "resume": "let paused jobs go on",
+    "update": "change limits of jobs that run",
     "rerun": "run a job again, as a new one",
     "rename": "give a job another name",
     "rm": "forget finished jobs and their output",
