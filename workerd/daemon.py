@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from workerd import config, recovery, sdnotify, server
+from workerd import config, recovery, salvage, sdnotify, server
 from workerd.cgroup import CgroupTree, default_root
 from workerd.deadlines import Deadlines
 from workerd.errors import WorkerError
@@ -68,11 +68,12 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
     tree.prepare()
     if tree.missing:
         log.warning("this host cannot limit: %s", ", ".join(sorted(tree.missing)))
-    store = StoreThread(Store.open(Path(settings.place.state_dir) / "state.db"))
+    opened = Store.open(Path(settings.place.state_dir) / "state.db")
+    store = StoreThread(opened)
     followers = Followers(loop)
     keeper = KeeperWatch(loop, tree.root, stop)
     async with asyncio.TaskGroup() as tasks:
-        registry = Registry(loaded, store)
+        registry = Registry(loaded, store, lambda job_id: f"{settings.place.state_dir}/jobs/{job_id}")
         supervisor = Supervisor(settings.place, registry, tree, followers, tasks)
         stopper = Stopper(registry, supervisor.settle)
         queue = Queue(supervisor, tasks)
@@ -80,6 +81,7 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         history = History(registry, remover, tasks)
         pauser = Pauser(registry)
         deadlines = Deadlines(registry, stopper, pauser, tasks)
+        await salvage.salvage(registry, settings.place.state_dir, opened.set_aside)
         await recovery.recover(supervisor, stopper)
         service = Service(supervisor, queue, stopper, followers, settings.socket)
         service.handlers |= JobMethods(registry, pauser, remover, Updater(registry, queue.policy_changed)).handlers
@@ -103,6 +105,7 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         deadlines.close()
         history.close()
         supervisor.close()
+        registry.close()
     await supervisor.network.close()
     keeper.close()
     followers.close()

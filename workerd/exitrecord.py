@@ -1,7 +1,8 @@
 """The exit record: what PID 1 of a job leaves behind (workerd/init/report.c).
 
-workerd preallocates the file, PID 1 writes it with one checksummed write; a
-record that is not whole is no record, and the outcome is then not known.
+workerd preallocates the file, PID 1 writes it with one checksummed write: when it is
+about to run the command, when that has ended, and once more when all output is drained.
+A record that is not whole is no record, and the outcome is then not known.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 _LAYOUT = struct.Struct("<8sIIIIQQQQQ24s160s")
 SIZE = _LAYOUT.size + 4
 _MAGIC = b"WKEXIT01"
-_ENDED, _NEVER_RAN = 1, 2
+_ENDED, _NEVER_RAN, _STARTED = 1, 2, 3
 _CLD_EXITED = 1
 
 
@@ -41,6 +42,15 @@ class NeverRan(NamedTuple):
     finished: int
 
 
+class Started(NamedTuple):
+    """PID 1 was about to run the command, and has not said more."""
+
+    started: int
+
+
+Record = Ended | NeverRan | Started
+
+
 def allocate(path: str) -> int:
     """An empty record, its space reserved; the fd to hand to PID 1. Raises OSError."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -52,7 +62,7 @@ def allocate(path: str) -> int:
     return fd
 
 
-def read(path: str) -> Ended | NeverRan | None:
+def read(path: str) -> Record | None:
     """None where there is no whole record."""
     try:
         with open(path, "rb") as file:
@@ -61,7 +71,7 @@ def read(path: str) -> Ended | NeverRan | None:
         return None
 
 
-def parse(data: bytes) -> Ended | NeverRan | None:
+def parse(data: bytes) -> Record | None:
     if len(data) != SIZE or not data.startswith(_MAGIC):
         return None
     body, checksum = data[:-4], int.from_bytes(data[-4:], "little")
@@ -70,6 +80,8 @@ def parse(data: bytes) -> Ended | NeverRan | None:
     _, kind, code, status, err, started, finished, duration, end, lost, step, detail = _LAYOUT.unpack(body)
     if kind == _NEVER_RAN:
         return NeverRan(_text(step), err, _text(detail), finished // 1000)
+    if kind == _STARTED:
+        return Started(started // 1000)
     if kind != _ENDED:
         return None
     exited = code == _CLD_EXITED

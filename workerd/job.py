@@ -311,6 +311,8 @@ class Job(Struct, frozen=True, omit_defaults=True):
     created: int
     started: int | None = None
     finished: int | None = None
+    duration: int | None = None
+    """that the command ran, by a clock that nobody sets"""
     reason: Reason | None = None
     exit_code: int | None = None
     signal: int | None = None

@@ -1,6 +1,7 @@
 """A job's two directories, and the names in them.
 
-    <state>/jobs/<id>/output, output.idx     kept with the job's record
+    <state>/jobs/<id>/job                    its record (workerd.jobrecord)
+    <state>/jobs/<id>/output, output.idx     kept as long as the record
     <runtime>/jobs/<id>/exit, control, …     gone once the outcome is recorded
 """
 
@@ -37,6 +38,11 @@ class JobFiles:
 
     def remove_runtime(self) -> None:
         _remove_directory(self.runtime)
+
+    def remove_output(self) -> None:
+        for path in (self.log, self.index):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def remove_state(self) -> None:
         _remove_directory(self.state)
@@ -117,6 +123,6 @@ def create(files: JobFiles) -> OpenFiles:
         for fd in opened:
             os.close(fd)
         files.remove_runtime()
-        files.remove_state()
+        files.remove_output()
         raise
     return OpenFiles(*opened)

@@ -11,12 +11,17 @@ from typing import Any
 
 from workerd import exitrecord
 from workerd.job import Job, Reason, StartError, State
+from workerd.jobrecord import Admission
 from workerd.units import format_duration
 
-Record = exitrecord.Ended | exitrecord.NeverRan | None
+_OF_AN_END = (
+    *("reason", "exit_code", "signal", "detail", "start_error", "started", "finished", "duration"),
+    *("usage", "output_end"),
+)
+"""fields of a job that its end fills"""
 
 
-def judge(job: Job, record: Record, *, oom_killed: bool, now: int) -> dict[str, Any]:
+def judge(job: Job, record: exitrecord.Record | None, *, oom_killed: bool, now: int) -> dict[str, Any]:
     """The fields to change. `now` (microseconds) stands in for a time not recorded."""
     match record:
         case exitrecord.NeverRan():
@@ -30,14 +35,26 @@ def judge(job: Job, record: Record, *, oom_killed: bool, now: int) -> dict[str, 
                 "signal": record.signal,
                 "started": job.started or record.started,
                 "finished": record.finished,
+                "duration": record.duration,
                 "output_end": record.output_end,
                 "output_lost": record.output_lost,
             }
+        case exitrecord.Started():
+            return {
+                "started": job.started or record.started,
+                **_without_record(job, oom_killed=oom_killed, now=now),
+            }
+    if job.state is State.STARTING and not oom_killed:
+        return interrupted(now)
     return _without_record(job, oom_killed=oom_killed, now=now)
 
 
-def rebooted(now: int) -> dict[str, Any]:
-    """For a job of an earlier boot."""
+def of_earlier_boot(kept: Admission | None, now: int) -> dict[str, Any]:
+    """For a job of an earlier boot that the database has as live; `kept` is what its
+    directory says: its end, where only the database's last commits were lost."""
+    if kept is not None and kept.job.state is State.FINISHED:
+        ended = kept.job
+        return {name: getattr(ended, name) for name in _OF_AN_END}
     return {"reason": Reason.LOST, "detail": "reboot", "finished": now}
 
 

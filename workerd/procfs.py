@@ -36,3 +36,30 @@ def is_namespace_init(pid: int) -> bool:
 
 def path_of_fd(fd: int) -> str:
     return os.readlink(f"/proc/self/fd/{fd}")
+
+
+def command_line(pid: int) -> tuple[str, ...]:
+    """Its arguments as they are now; empty where it is gone, or has wiped them."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().rstrip(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    return tuple(word.decode(errors="replace") for word in words.split(b"\0")) if words else ()
+
+
+def groups(pid: int) -> tuple[int, tuple[int, ...]]:
+    """(its real gid, its supplementary groups); (-1, ()) where it is gone."""
+    gid = -1
+    others: tuple[int, ...] = ()
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name == "Gid":
+                    gid = int(value.split()[0])
+                elif name == "Groups":
+                    others = tuple(int(number) for number in value.split())
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return gid, others

@@ -1,31 +1,39 @@
 """After a restart of the daemon: every recorded job is taken up, once.
 
 A job that is recorded as live is still that process, or has ended meanwhile (its exit
-record tells), or was never started, or is lost. Then what belongs to nobody is removed.
+record tells), or was never started, or is lost. Then what belongs to nobody is removed;
+a cgroup with processes always belongs to a job.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 
 import msgspec
 
-from workerd import exitrecord, outcome, procfs
-from workerd.job import Job, RunClock, State, change
+from workerd import exitrecord, jobrecord, outcome, procfs
+from workerd.job import Job, JobSpec, RunClock, State, change
 from workerd.pausing import reconcile
 from workerd.registry import Live, monotonic, now
 from workerd.stopping import Stopper
-from workerd.supervisor import Supervisor, clear
+from workerd.supervisor import Account, Supervisor, clear, remove_cgroup, take_account
+
+log = logging.getLogger("workerd")
 
 
 async def recover(supervisor: Supervisor, stopper: Stopper) -> None:
     """Before the first request is served. Raises WorkerError where the store fails."""
-    for job in await supervisor.registry.call(lambda store: store.live()):
+    recorded = await supervisor.registry.call(lambda store: store.live())
+    for job in recorded:
+        await _take_up(supervisor, stopper, job)
+    for job in await asyncio.to_thread(_remove_strays, supervisor):
+        log.critical("job %s runs, but no record speaks of it: it is taken up as it is found", job.id)
+        await supervisor.registry.call(lambda store, job=job: store.insert(job, {}))  # type: ignore[misc]
         await _take_up(supervisor, stopper, job)
     await supervisor.network.recover(live.job for live in supervisor.registry if live.job.live)
-    await asyncio.to_thread(_remove_strays, supervisor)
 
 
 async def _take_up(supervisor: Supervisor, stopper: Stopper, job: Job) -> None:
@@ -34,24 +42,45 @@ async def _take_up(supervisor: Supervisor, stopper: Stopper, job: Job) -> None:
     if job.state is State.QUEUED:
         return
     if job.boot_id != supervisor.boot_id:
-        await supervisor.settle(live, outcome.rebooted(now()))
+        kept = None
+        with contextlib.suppress(OSError):
+            kept = jobrecord.load(live.files.state)
+        supervisor.settle_soon(live, outcome.of_earlier_boot(kept, now()))
         return
     with contextlib.suppress(FileNotFoundError):
         live.cgroup = supervisor.tree.open(job.id, job.uid)
-    live.pidfd = _find_init(live)
-    if live.pidfd < 0 and job.state is State.STARTING and exitrecord.read(live.files.exit) is None:
-        # A first stage that is only now about to clone finds its cgroup gone, and fails.
-        await supervisor.settle(live, outcome.interrupted(now()))
-    elif live.pidfd < 0:
-        await supervisor.conclude(live)
-    else:
+    account = await _find_or_fence(live)
+    if account is None:
         await _adopt(supervisor, stopper, live)
+    else:
+        supervisor.conclude_soon(live, account)
+
+
+async def _find_or_fence(live: Live) -> Account | None:
+    """None where the job's PID 1 was found; else what the cgroup said before it was
+    removed: a first stage of worker-init that is only now about to clone then fails, so
+    that the outcome which is found next is the last word."""
+    live.pidfd = _find_init(live)
+    account = take_account(live.cgroup)
+    if live.pidfd >= 0:
+        return None
+    if live.cgroup is not None:
+        try:
+            live.cgroup.remove()
+        except OSError:
+            live.pidfd = _find_init(live)  # it got in just before
+            if live.pidfd >= 0:
+                return None
+            await asyncio.to_thread(remove_cgroup, live.cgroup)
+    return account
 
 
 async def _adopt(supervisor: Supervisor, stopper: Stopper, live: Live) -> None:
     recorded = live.job
     if live.job.state is State.STARTING:
-        live.job = change(live.job, State.RUNNING, started=now(), clock=RunClock(0, monotonic()))
+        record = exitrecord.read(live.files.exit)
+        started = record.started if isinstance(record, exitrecord.Started) else now()
+        live.job = change(live.job, State.RUNNING, started=started, clock=RunClock(0, monotonic()))
     reconcile(live)
     if live.job is not recorded:
         await supervisor.registry.record(live.job)
@@ -79,15 +108,43 @@ def _find_init(live: Live) -> int:
     return -1
 
 
-def _remove_strays(supervisor: Supervisor) -> None:
-    """cgroups and run-time files of jobs that are not live."""
-    tree = supervisor.tree
-    live = {live.job.id for live in supervisor.registry if live.job.live}
+def _remove_strays(supervisor: Supervisor) -> list[Job]:
+    """Remove the cgroups and run-time files of jobs that are not live. A cgroup that has
+    processes is a job that the database lost: these are given back; blocks."""
+    registry, tree = supervisor.registry, supervisor.tree
+    kept = {live.job.id for live in registry if live.job.state is not State.QUEUED}
+    found = []
     for uid, job_id in tree.scan():
-        if job_id not in live:
-            with contextlib.suppress(FileNotFoundError):
-                clear(tree.open(job_id, uid), supervisor.files(job_id))
+        if job_id in kept:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            cgroup = tree.open(job_id, uid)
+            if registry.get(job_id) is None and cgroup.populated():
+                found.append(_as_found(job_id, uid, cgroup.procs(), supervisor.boot_id))
+                cgroup.close()
+            else:
+                clear(cgroup, supervisor.files(job_id))
+    kept |= {job.id for job in found}
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(os.path.dirname(supervisor.files("any").runtime)):
-            if name not in live:
+            if name not in kept:
                 supervisor.files(name).remove_runtime()
+    return found
+
+
+def _as_found(job_id: str, uid: int, pids: list[int], boot_id: str) -> Job:
+    """A running job of which nothing is known but its processes."""
+    commands = [pid for pid in pids if not procfs.is_namespace_init(pid)]
+    argv = procfs.command_line(commands[0]) if commands else ()
+    gid, groups = procfs.groups(commands[0]) if commands else (uid, ())
+    return Job(
+        id=job_id,
+        uid=uid,
+        gid=gid,
+        groups=groups,
+        spec=JobSpec(argv=argv or ("(unknown)",)),
+        state=State.STARTING,
+        created=now(),
+        boot_id=boot_id,
+        warnings=("its record was lost: what is shown of it is what was found of its processes",),
+    )

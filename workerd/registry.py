@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from typing import TypeVar
 
 import msgspec
 
-from workerd import output
+from workerd import jobrecord, output
 from workerd.auth import Peer, is_admin, may_see
+from workerd.backlog import Backlog
 from workerd.config import Config
-from workerd.errors import NameTaken
+from workerd.errors import Exhausted, NameTaken
 from workerd.job import Job, State
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
@@ -26,6 +28,8 @@ from workerd.store import Store
 from workerd.storethread import StoreThread
 
 T = TypeVar("T")
+
+log = logging.getLogger("workerd")
 
 
 def now() -> int:
@@ -77,10 +81,14 @@ class Live:
 
 
 class Registry:
-    def __init__(self, config: Config, store: StoreThread) -> None:
+    """`directory` gives a job's directory, for its record beside the database's."""
+
+    def __init__(self, config: Config, store: StoreThread, directory: Callable[[str], str]) -> None:
         self.config = config
+        self._directory = directory
         self._store = store
         self._loop = asyncio.get_running_loop()
+        self._backlog = Backlog(store, self._commit)
         self._live: dict[str, Live] = {}
         self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
         self.waits_for: Callable[[Job], str | None] = lambda job: None
@@ -95,6 +103,10 @@ class Registry:
         """How many wait, or else how many are live."""
         return sum((live.job.state is State.QUEUED) is queued for live in self._live.values())
 
+    def close(self) -> None:
+        """Nobody waits for the disk any more."""
+        self._backlog.close()
+
     def add(self, live: Live) -> None:
         self._live[live.job.id] = live
 
@@ -106,23 +118,50 @@ class Registry:
         return self._live.get(job_id)
 
     async def insert(self, live: Live, env: dict[str, str]) -> None:
-        """Take in a new job and commit it. Raises NameTaken; where anything is raised,
-        the job is not there."""
+        """Take in a new job and commit it. Raises NameTaken, Exhausted; where anything
+        is raised, the job is not there."""
         job = live.job
         if job.spec.name is not None:
             self.check_name(job.uid, job.spec.name)
         self._live[job.id] = live  # counts against the totals from here on
         try:
-            await self.call(lambda store: store.insert(job, env))
+            await self.call(lambda store: self._admit(store, job, env))
         except BaseException:
             del self._live[job.id]
             raise
+        self._store.sync_soon()
         self._tell(job)
 
-    async def record(self, job: Job) -> None:
-        """Commit a changed job."""
-        await self.call(lambda store: store.update(job))
+    def _admit(self, store: Store, job: Job, env: dict[str, str]) -> None:
+        """In the store's thread."""
+        store.insert(job, env)
+        try:
+            jobrecord.admit(self._directory(job.id), job, env)
+        except OSError as error:
+            store.delete((job.id,))
+            raise Exhausted(f"cannot record a job: {error.filename}: {error.strerror}", errno=error.errno) from error
+
+    async def record(self, job: Job) -> bool:
+        """Commit a changed job, which holds from now on: False where the disk is full or
+        fails, and it is committed as soon as that works again. Raises NoSuchJob."""
+        committed = await self._backlog.commit(job)
+        if job.state is State.FINISHED:
+            self._store.sync_soon()
         self._tell(job)
+        return committed
+
+    def _commit(self, store: Store, job: Job) -> None:
+        """In the store's thread."""
+        store.update(job)
+        if job.state is State.FINISHED:
+            try:
+                jobrecord.finish(self._directory(job.id), job)
+            except OSError as error:
+                log.warning("job %s: its end is recorded in the database alone: %s", job.id, error)
+
+    async def recorded(self, job_id: str) -> None:
+        """Returns once nothing that `record` was given of this job waits for the disk."""
+        await self._backlog.committed(job_id)
 
     def _tell(self, job: Job) -> None:
         for observer in self.observers:
@@ -146,18 +185,23 @@ class Registry:
         job = msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, name=name))
         if live is not None:
             live.job = job
-        await self.record(job)
+            await self.record(job)
+        else:
+            await self.call(lambda store: self._commit(store, job))
         return job
 
-    async def settle(self, live: Live) -> None:
-        """Commit a job that is now finished, then tell those who wait for it."""
+    async def settle(self, live: Live) -> bool:
+        """Commit a job that is now finished, and tell those who wait for it. False where
+        the commit has to wait (`recorded` tells): until then it stays among the live."""
         job = live.job
-        await self.record(job)
+        committed = await self.record(job)
         self.release(live)
-        self._live.pop(job.id, None)
+        if committed:
+            self._live.pop(job.id, None)
         for waiter in self._waiters.pop(job.id, ()):
             if not waiter.done():
                 waiter.set_result(job)
+        return committed
 
     def release(self, live: Live) -> None:
         """Let go of what the loop knows of a job; can run twice."""
@@ -195,8 +239,11 @@ class Registry:
 
     async def finished(self, job: Job) -> Job:
         """The job, once it is finished."""
-        if job.id not in self._live:
+        live = self._live.get(job.id)
+        if live is None:
             return await self.call(lambda store: store.get(job.id))
+        if live.job.state is State.FINISHED and live.pidfd < 0:
+            return live.job  # told before, and not committed yet
         waiter: asyncio.Future[Job] = self._loop.create_future()
         waiters = self._waiters.setdefault(job.id, set())
         waiters.add(waiter)

@@ -17,7 +17,7 @@ from workerd import __version__, output, protocol
 from workerd.auth import Peer, is_admin
 from workerd.errors import Exhausted, InvalidParams, WrongState
 from workerd.followers import Followers
-from workerd.job import Job
+from workerd.job import Job, State
 from workerd.queue import Queue
 from workerd.registry import now
 from workerd.stopping import Stopper
@@ -184,7 +184,8 @@ class Service:
     def _extent(self, job: Job, log: output.Log) -> output.Extent:
         """What there is of a job's output; complete also where PID 1 can say nothing
         any more."""
-        over = self._registry.get(job.id) is None
+        live = self._registry.get(job.id)
+        over = live is None or live.job.state is State.FINISHED
         extent = log.extent()
         extent.complete = extent.complete or over
         return extent

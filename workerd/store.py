@@ -111,15 +111,21 @@ class Store:
 
     def insert(self, job: Job, env: dict[str, str]) -> None:
         """Record a new job. Raises InternalError where the id is taken."""
+        self.insert_many([(job, env)])
+
+    def insert_many(self, jobs: Iterable[tuple[Job, dict[str, str]]]) -> None:
+        """All of them or none. Raises InternalError where an id is taken."""
         with self._transaction() as db:
-            try:
-                db.execute(
-                    "INSERT INTO jobs (id, uid, name, state, created, finished, record) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (job.id, job.uid, job.spec.name, job.state.value, job.created, job.finished, _encode(job)),
-                )
-            except sqlite3.IntegrityError as error:
-                raise errors.InternalError(f"job {job.id} is already recorded", id=job.id) from error
-            db.execute("INSERT INTO environs (id, env) VALUES (?, ?)", (job.id, _encode(env)))
+            for job, env in jobs:
+                try:
+                    db.execute(
+                        "INSERT INTO jobs (id, uid, name, state, created, finished, record) "
+                        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (job.id, job.uid, job.spec.name, job.state.value, job.created, job.finished, _encode(job)),
+                    )
+                except sqlite3.IntegrityError as error:
+                    raise errors.InternalError(f"job {job.id} is already recorded", id=job.id) from error
+                db.execute("INSERT INTO environs (id, env) VALUES (?, ?)", (job.id, _encode(env)))
 
     def update(self, job: Job) -> None:
         """Raises NoSuchJob."""
@@ -211,6 +217,10 @@ class Store:
         if len(rows) > 1:
             raise _ambiguous(ref, [_job(record) for (record,) in rows])
         return _job(rows[0][0])
+
+    def ids(self) -> frozenset[str]:
+        """Of all jobs."""
+        return frozenset(row[0] for row in self._rows("SELECT id FROM jobs"))
 
     def finished_count(self) -> int:
         (count,) = self._rows("SELECT count(*) FROM jobs INDEXED BY jobs_finished WHERE state = 'finished'")[0]

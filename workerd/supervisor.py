@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
 import msgspec
@@ -20,7 +20,7 @@ from workerd import admission, exitrecord, jobfiles, launcher, outcome, procfs, 
 from workerd.cgroup import CgroupTree
 from workerd.errors import Exhausted, InternalError, StartFailed, WorkerError
 from workerd.followers import Followers
-from workerd.job import Job, Net, Reason, Restart, RunClock, StartError, State, change
+from workerd.job import Job, Net, Reason, Restart, RunClock, StartError, State, Usage, change
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.network import Network
@@ -30,9 +30,17 @@ log = logging.getLogger("workerd")
 
 NETS = frozenset(Net)
 """network modes that there are"""
-_EMPTY_PATIENCE = 10.0
-"""seconds in which a dead job's cgroup should be empty"""
+_EMPTY_PATIENCE = 3.0
+"""seconds in which a killed cgroup should be empty"""
+_TRIES = 3
 _SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+
+
+class Account(NamedTuple):
+    """What a dead job's cgroup says of it."""
+
+    usage: Usage | None
+    oom_killed: bool
 
 
 class Place(NamedTuple):
@@ -59,6 +67,7 @@ class Supervisor:
         self.network = Network(place.runtime_dir, lambda: registry.config.policy.network)
         self.cleared: Callable[[Live], None] = lambda live: None
         """called when nothing is left of the last try of a job that is to run again"""
+        self._leftovers: list[tuple[JobCgroup | None, JobFiles]] = []
         self._launcher = launcher.Launcher(
             self._loop, place.init_path, (place.state_dir, place.runtime_dir, *place.hidden)
         )
@@ -80,6 +89,7 @@ class Supervisor:
         try:
             prepared = await self._prepared(live)
         except BaseException:
+            live.files.remove_state()
             await self.registry.call(lambda store: store.delete((job.id,)))
             self.registry.discard(job.id)
             raise
@@ -192,7 +202,7 @@ class Supervisor:
         """Nothing of a job that never ran stays behind, but for its record."""
         await self.network.release(live.job)
         await self._clear(live)
-        live.files.remove_state()
+        live.files.remove_output()
 
     async def _start_failed(self, live: Live, error: WorkerError | OSError) -> None:
         data = error.data if isinstance(error, StartFailed) else {}
@@ -207,29 +217,36 @@ class Supervisor:
 
     def _exited(self, live: Live) -> None:
         self._loop.remove_reader(live.pidfd)
-        self._tasks.create_task(self._finish(live))
+        launcher.reap(live.pidfd)
+        self._tasks.create_task(self._survive(live, self.conclude(live)))
 
-    async def _finish(self, live: Live) -> None:
+    async def conclude(self, live: Live, account: Account | None = None) -> None:
+        """PID 1 is dead: find the outcome, commit it, tell it, clear up. `account` is
+        what the cgroup said, where that is gone already."""
+        account = account or take_account(live.cgroup)
+        record = exitrecord.read(live.files.exit)
+        fields = outcome.judge(live.job, record, oom_killed=account.oom_killed, now=now())
+        await self.settle(live, {"usage": account.usage, **stored_output(live.files), **fields})
+
+    def conclude_soon(self, live: Live, account: Account) -> None:
+        """As `conclude`; what is asked of the job from now on finds it finished."""
+        self._tasks.create_task(self._survive(live, self.conclude(live, account)))
+
+    def settle_soon(self, live: Live, fields: dict[str, object]) -> None:
+        """As `settle`, as `conclude_soon`."""
+        self._tasks.create_task(self._survive(live, self.settle(live, fields)))
+
+    async def _survive(self, live: Live, ending: Coroutine[None, None, None]) -> None:
         try:
-            launcher.reap(live.pidfd)
-            await self.conclude(live)
+            await ending
         except Exception:
             # The job stays as it is recorded; the next start of workerd looks again.
             log.exception("job %s: its end could not be recorded", live.job.id)
 
-    async def conclude(self, live: Live) -> None:
-        """PID 1 is dead: find the outcome, commit it, tell it, clear up."""
-        cgroup = live.cgroup
-        record = exitrecord.read(live.files.exit)
-        oom_killed = cgroup is not None and cgroup.oom_killed()
-        usage = None if cgroup is None else cgroup.usage()
-        fields = outcome.judge(live.job, record, oom_killed=oom_killed, now=now())
-        await self.settle(live, {"usage": usage, **stored_output(live.files), **fields})
-
     async def settle(self, live: Live, fields: dict[str, object]) -> None:
         """Finish a job whose outcome is known, or have it tried again where its restart
-        policy says so. Raises WorkerError where it cannot be committed; then nothing is
-        removed."""
+        policy says so: commit, tell, clear up. Where the disk is full it is told, and all
+        else happens once it could be committed."""
         ended = change(live.job, State.FINISHED, **fields)
         wait = restarting.wait_before_next(ended)
         if wait is not None:
@@ -237,10 +254,18 @@ class Supervisor:
             return
         live.job = ended
         await self.network.release(ended)  # whoever waits for the end may want its ports
-        await self.registry.settle(live)
+        committed = await self.registry.settle(live)
         if ended.spec.restart.when is not Restart.NEVER:
             trylog.end(live.files.index)
         self._followers.wake(live.files.index)
+        if committed:
+            await self._clear(live)
+        else:
+            self._tasks.create_task(self._clear_later(live))
+
+    async def _clear_later(self, live: Live) -> None:
+        await self.registry.recorded(live.job.id)
+        self.registry.discard(live.job.id)
         await self._clear(live)
 
     async def _try_again(self, live: Live, ended: Job, wait: int) -> None:
@@ -255,22 +280,51 @@ class Supervisor:
         self.cleared(live)
 
     async def _clear(self, live: Live) -> None:
-        await asyncio.to_thread(clear, live.cgroup, live.files)
-        live.cgroup = None
+        """Remove the job's cgroup and run-time files. What cannot be removed now is
+        tried again at the next such moment, and when the daemon starts."""
+        leftovers, self._leftovers = self._leftovers, []
+        cgroup, live.cgroup = live.cgroup, None
+        for each in ((cgroup, live.files), *leftovers):
+            if not await asyncio.to_thread(clear, *each):
+                self._leftovers.append(each)
 
 
-def clear(cgroup: JobCgroup | None, files: JobFiles) -> None:
-    """Remove a dead job's cgroup and run-time files; blocks. Can run twice."""
+def take_account(cgroup: JobCgroup | None) -> Account:
+    return (
+        Account(None, oom_killed=False) if cgroup is None else Account(cgroup.usage(), oom_killed=cgroup.oom_killed())
+    )
+
+
+def clear(cgroup: JobCgroup | None, files: JobFiles) -> bool:
+    """Remove a dead job's cgroup and run-time files, or say in the log why not; blocks.
+    Can run twice."""
     if cgroup is not None:
-        if not cgroup.wait_empty(0):
-            cgroup.kill()
-            cgroup.wait_empty(_EMPTY_PATIENCE)
-        try:
-            cgroup.remove()
-        except OSError as error:
-            log.error("%s remains: %s", cgroup.path, error)
+        if not remove_cgroup(cgroup):
+            return False
         cgroup.close()
     files.remove_runtime()
+    return True
+
+
+def remove_cgroup(cgroup: JobCgroup) -> bool:
+    """Kill what is in it until it can be removed: a first stage of worker-init that is
+    only now about to clone gets in just before, or fails for want of its cgroup."""
+    try:
+        for _ in range(_TRIES):
+            if not cgroup.wait_empty(0):
+                cgroup.kill()
+                cgroup.wait_empty(_EMPTY_PATIENCE)
+            try:
+                cgroup.remove()
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+            else:
+                return True
+        log.error("%s remains: a process in it cannot be killed (state D, or out of reach)", cgroup.path)
+    except OSError as error:
+        log.error("%s remains: %s", cgroup.path, error)
+    return False
 
 
 def as_worker_error(error: OSError) -> WorkerError:

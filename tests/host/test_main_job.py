@@ -111,11 +111,12 @@ class TestStartFailures:
             daemon.run("/etc/passwd")
         assert caught.value.kind == "cannot-execute"
 
-    def test_nothing_is_left(self, daemon: Daemon) -> None:
+    def test_nothing_is_left_but_the_record(self, daemon: Daemon) -> None:
         with pytest.raises(StartFailed) as caught:
             daemon.run("no-such-command")
         job_id = caught.value.data["id"]
-        assert not list(daemon.base.glob(f"*/jobs/{job_id}"))
+        assert [path.name for path in daemon.base.glob(f"*/jobs/{job_id}/*")] == ["job"]
+        assert not (daemon.runtime / "jobs" / str(job_id)).exists()
         assert not list(daemon.cgroup.glob("jobs/uid-*/job-*"))
 
     @staticmethod

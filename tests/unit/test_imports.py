@@ -26,10 +26,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "restarting",
         "blockdev cgroupfiles cgrouplimits limitsnapshot jobcgroup cgroup",
         "addresspool bridge nft hostports resolver network",
-        "exitrecord outcome jobfiles sandbox launcher admission",
+        "exitrecord jobrecord outcome jobfiles sandbox launcher admission",
         "output followers trylog",
     ),
-    ("registry supervisor queue pausing stopping deadlines updating removal history recovery",),
+    ("backlog registry salvage supervisor queue pausing stopping deadlines updating removal history recovery",),
     ("service jobmethods server daemon",),
     ("__main__",),
 )

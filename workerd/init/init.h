@@ -84,6 +84,7 @@ struct exit_times {
 void report_init(const struct plan *plan);
 void report_from_command(void);
 void report_pid(pid_t pid);
+void report_starting(void);
 void report_running(void);
 bool report_command_failed(void);
 _Noreturn void fail(const char *step, const char *detail);

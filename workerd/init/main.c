@@ -106,6 +106,7 @@ static _Noreturn void be_init(struct plan *plan, char **arguments) {
     view_build(plan);
     network_place_files(plan);
     output_open(&out, plan, write_ends);
+    report_starting();
     pid_t command = spawn_command(plan, write_ends);
     if (plan->stdin_fd >= 0)
         close(plan->stdin_fd);

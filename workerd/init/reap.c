@@ -114,7 +114,10 @@ _Noreturn void reap_forever(const struct plan *plan, struct output *out, pid_t c
     int signals = open_signals();
     report_running();
     wait_for_end(&life, signals);
-    /* From here on nothing may fail: the outcome is known and must be told. */
+    /* From here on nothing may fail: the outcome is known and must be told. Now, for a
+     * process that cannot be killed (state D) may keep us here until we are killed; and
+     * again when all output is in the log. */
+    report_exit(life.code, life.status, &life.times, out->log.end, out->log.lost);
     kill(-1, SIGKILL);
     reap_children(&life, true);
     output_finish(out);

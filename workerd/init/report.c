@@ -11,7 +11,7 @@
 /* The exit record, 252 bytes, little endian, as workerd/exitrecord.py reads it. */
 struct __attribute__((packed)) exit_record {
     char magic[8];
-    uint32_t kind; /* 1: the command ran and ended; 2: it never ran */
+    uint32_t kind; /* 1: the command ran and ended; 2: it never ran; 3: it is about to run */
     uint32_t code; /* as si_code of waitid(2): 1 exited, 2 killed, 3 dumped */
     uint32_t status;
     uint32_t err;
@@ -80,6 +80,12 @@ static void write_record(struct exit_record *record) {
     record->checksum = crc32(record, offsetof(struct exit_record, checksum));
     while (pwrite(the_plan->exit_fd, record, sizeof *record, 0) < 0 && errno == EINTR)
         ;
+}
+
+/* Whatever becomes of us from here on: the command may have run. */
+void report_starting(void) {
+    struct exit_record record = {.kind = 3, .started_ns = clock_ns(CLOCK_REALTIME)};
+    write_record(&record);
 }
 
 void report_exit(int code, int status, const struct exit_times *times, uint64_t output_end, uint64_t lost) {

@@ -1,0 +1,143 @@
+"""What a daemon finds again after its own death, its database's, or its files'."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.host.daemon import Daemon
+from workerd.job import Job, Reason, State
+
+CLOCK = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
+
+
+def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+
+
+def status(daemon: Daemon, job_id: str) -> Job:
+    with daemon.client() as client:
+        return client.status(job_id)
+
+
+def cut(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA journal_mode = DELETE")  # all of it is in the one file then
+    db.close()
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def forget_the_last(path: Path) -> None:
+    """As a power cut may do."""
+    Path(f"{path}-wal").unlink()
+
+
+def scribble(path: Path) -> None:
+    path.write_bytes(b"x" * 20_000)
+
+
+def newer(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 999")
+    db.close()
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+    for companion in ("-wal", "-shm"):
+        Path(f"{path}{companion}").unlink(missing_ok=True)
+
+
+class TestDatabaseLost:
+    @pytest.mark.parametrize("harm", [cut, scribble, newer, gone, forget_the_last])
+    def test_all_jobs_are_there_again(self, own_daemon: Daemon, harm: Callable[[Path], None]) -> None:
+        daemon = own_daemon
+        running = daemon.run("sh", "-c", CLOCK, name="clock", labels={"a": "b"})
+        ended, _ = daemon.shell("echo out; exit 3", name="ended")
+        until(lambda: len(daemon.output(running)) > 10)
+        slow = daemon.run("sh", "-c", "sleep 0.5; exit 7")
+        daemon.kill()
+        harm(daemon.state / "state.db")
+        time.sleep(1)  # `slow` ends without a daemon
+        daemon.start()
+        found = status(daemon, running)
+        assert (found.state, found.spec.name, found.spec.labels) == (State.RUNNING, "clock", {"a": "b"})
+        assert status(daemon, ended.id) == ended
+        assert daemon.output(ended.id) == b"out\n"
+        assert daemon.wait(slow).exit_code == 7
+        size = len(daemon.output(running))
+        until(lambda: len(daemon.output(running)) > size)
+        with daemon.client() as client:
+            assert client.stop(running).reason is Reason.STOPPED
+        text = daemon.log.read_text()
+        assert "jobs were taken into the database from their directories" in text
+        if harm not in (gone, forget_the_last):
+            assert "THE DATABASE COULD NOT BE USED" in text
+            assert list(daemon.state.glob("state.db.damaged-*"))
+
+    def test_a_running_job_without_any_record_is_taken_up_not_killed(self, own_daemon: Daemon) -> None:
+        daemon = own_daemon
+        job_id = daemon.run("sh", "-c", f"{CLOCK} # marker")
+        daemon.kill()
+        gone(daemon.state / "state.db")
+        (daemon.state / "jobs" / job_id / "job").unlink()
+        daemon.start()
+        found = status(daemon, job_id)
+        assert found.state is State.RUNNING
+        assert found.spec.argv[0] == "sh" and found.spec.argv[2].endswith("# marker")
+        assert found.uid == 0 and found.warnings
+        with daemon.client() as client:
+            assert client.stop(job_id).reason is Reason.STOPPED
+
+
+class TestPidReuse:
+    def test_a_recorded_pid_that_is_another_process_now_is_left_alone(self, own_daemon: Daemon) -> None:
+        daemon = own_daemon
+        job_id = daemon.run("sleep", "1000")
+        init = status(daemon, job_id).pid
+        assert init is not None
+        daemon.kill()
+        bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        try:
+            os.kill(init, signal.SIGKILL)
+            with sqlite3.connect(daemon.state / "state.db") as db:
+                db.execute(
+                    "UPDATE jobs SET record = CAST(json_set(CAST(record AS TEXT), '$.pid', ?) AS BLOB)",
+                    (bystander.pid,),
+                )
+            db.close()
+            daemon.start()
+            job = daemon.wait(job_id)
+            assert (job.reason, job.detail) == (Reason.LOST, "its PID 1 was killed from outside")
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
+            bystander.wait()
+
+
+class TestOutcome:
+    def test_a_duration_is_by_a_clock_that_nobody_sets(self, own_daemon: Daemon) -> None:
+        daemon = own_daemon
+        job = daemon.wait(daemon.run("sh", "-c", "exit 5"))
+        assert job.exit_code == 5
+        assert job.duration is not None and 0 < job.duration < 60_000_000
+
+    def test_pid_1_killed_from_outside_is_lost_with_its_time_of_start(self, own_daemon: Daemon) -> None:
+        daemon = own_daemon
+        job_id = daemon.run("sleep", "1000")
+        pid = status(daemon, job_id).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        job = daemon.wait(job_id)
+        assert (job.reason, job.exit_code, job.started is not None) == (Reason.LOST, None, True)
