@@ -104,9 +104,12 @@ class FakeWorkerd:
         self._listener.bind(self.path)
         self._listener.listen()
         self._connections: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()  # one that was just accepted is closed below as well
         for sock in (self._listener, *self._connections):
             try:
                 sock.shutdown(socket.SHUT_RDWR)
