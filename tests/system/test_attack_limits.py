@@ -33,7 +33,7 @@ class TestFilling:
     def test_tmp_is_charged_to_the_job_and_bounded(self, vm: Machine, user: str | None) -> None:
         free = "df --output=avail -B1 /tmp | tail -1"
         before = int(vm.sh(free).out)
-        script = "for d in /tmp /var/tmp /dev/shm /run; do dd if=/dev/zero of=$d/big bs=1M count=500 2>&1; done; echo on"
+        script = "for d in /tmp /var/tmp /dev/shm /run; do dd if=/dev/zero of=$d/big bs=1M count=500 2>&1; done"
         job = run(vm, user, "--mem", "64M", "--", "sh", "-c", script)
         assert job["usage"]["memory_peak"] <= 64 << 20
         assert job["reason"] == "oom" or job["exit_code"] == 0
@@ -55,7 +55,8 @@ class TestFilling:
 
 @pytest.mark.parametrize("user", USERS)
 def test_fork_bomb_leaves_others_able_to_work(vm: Machine, user: str | None) -> None:
-    bomb = vm.run(["workerctl", "run", "--pids", "64", "--", "sh", "-c", "b() { b | b & b; }; b"], check=True, user=user)
+    words = ["--pids", "64", "--", "sh", "-c", "b() { b | b & b; }; b"]
+    bomb = vm.run(["workerctl", "run", *words], check=True, user=user)
     other = run(vm, "alice", "--pids", "10", "true")
     assert other["exit_code"] == 0
     vm.run(["workerctl", "stop", "--grace", "0s", bomb.out], user=user)
