@@ -11,12 +11,18 @@ from workerd import sandbox
 from workerd.auth import Peer, is_admin, may_use_net
 from workerd.config import PerJob, Policy, Totals
 from workerd.errors import InvalidParams, NotPermitted, PolicyExceeded
-from workerd.job import Job, JobSpec, Limits, Mount, MountKind, Net
+from workerd.job import IoLimit, Job, JobSpec, Limits, Mount, MountKind, Net
 from workerd.netconfig import format_ports, may_publish
+from workerd.totals import Stored, check_output, default_output
 from workerd.units import format_size
 
 NO_CAP = 2**62
 """bytes of output kept where the policy sets no bound"""
+_NOTHING_STORED = Stored()
+_WEIGHTS = ("cpu_weight", "io_weight")
+_DEFAULT_WEIGHT = 100
+"""what the kernel gives who asks for none (cgroup-v2.rst)"""
+_RATES = ("read_bps", "write_bps", "read_iops", "write_iops")
 
 
 def admit(
@@ -27,9 +33,11 @@ def admit(
     unfinished: Iterable[Job],
     *,
     nets: frozenset[Net],
+    stored: Stored = _NOTHING_STORED,
 ) -> JobSpec:
     """The spec with the policy's defaults filled in. `unfinished` are all jobs that are
-    not finished; `nets` what this daemon can provide. Whether there is room for it now
+    not finished; `nets` what this daemon can provide; `stored` matters where the policy
+    has a total on output. Whether there is room for it now
     is not asked here (workerd.schedule).
 
     Raises InvalidParams, NotPermitted, PolicyExceeded.
@@ -38,14 +46,28 @@ def admit(
     _check_view(spec)
     _check_net(spec, peer, policy, nets)
     limits = _with_defaults(spec.limits, policy.defaults.limits)
-    max_output = spec.max_output or policy.defaults.max_output or NO_CAP
+    bounds = (policy.machine, totals_of(peer, policy))
+    max_output = spec.max_output or default_output(policy.defaults.max_output, bounds) or NO_CAP
     if not is_admin(peer, policy):
         check_maxima(limits, max_output, policy.maxima)
+        limits = _within_io_maxima(limits, policy.maxima.limits.io)
     others = list(unfinished)
     _check_jobs(len(others), policy.machine, "the machine's")
     if not is_admin(peer, policy):
         _check_jobs(sum(job.uid == peer.uid for job in others), policy.totals(peer.uid, peer.gids), "your")
+    _check_stored(max_output, peer, policy, others, stored)
     return msgspec.structs.replace(spec, limits=limits, max_output=max_output)
+
+
+def totals_of(peer: Peer, policy: Policy) -> Totals:
+    """What this peer's jobs may have together; an admin's, anything."""
+    return Totals() if is_admin(peer, policy) else policy.totals(peer.uid, peer.gids)
+
+
+def _check_stored(max_output: int, peer: Peer, policy: Policy, unfinished: list[Job], stored: Stored) -> None:
+    check_output(max_output, policy.machine.output, unfinished, stored.machine, "the machine's")
+    mine = [job for job in unfinished if job.uid == peer.uid]
+    check_output(max_output, totals_of(peer, policy).output, mine, stored.user, "your")
 
 
 def check_rank(spec: JobSpec, peer: Peer, policy: Policy) -> None:
@@ -134,10 +156,12 @@ def _with_defaults(limits: Limits, defaults: Limits) -> Limits:
 def check_maxima(limits: Limits, max_output: int, maxima: PerJob) -> None:
     """Raises PolicyExceeded where one job may not have so much."""
     asked = msgspec.structs.asdict(limits)
+    if limits.memory is not None and limits.swap is None:
+        asked["swap"] = 0  # as it will be written
     for name, most in msgspec.structs.asdict(maxima.limits).items():
         if most is None or name in ("cpuset", "io"):
             continue
-        value = asked[name]
+        value = _DEFAULT_WEIGHT if asked[name] is None and name in _WEIGHTS else asked[name]
         if value is None:
             raise PolicyExceeded(f"the policy wants a limit on {name}: at most {_shown(name, most)}", field=name)
         if value > most:
@@ -149,6 +173,26 @@ def check_maxima(limits: Limits, max_output: int, maxima: PerJob) -> None:
             f"max-output {format_size(max_output)} is over the policy's maximum of {format_size(maxima.max_output)}",
             field="max_output",
         )
+    _check_io(limits.io, maxima.limits.io)
+
+
+def _check_io(limits: tuple[IoLimit, ...], maxima: tuple[IoLimit, ...]) -> None:
+    for limit in limits:
+        for rate in _RATES:
+            value, most = getattr(limit, rate), _least(getattr(each, rate) for each in maxima)
+            if value is not None and most is not None and value > most:
+                message = f"io {rate} {format_size(value)} is over the policy's maximum of {format_size(most)}"
+                raise PolicyExceeded(message, field="io")
+
+
+def _within_io_maxima(limits: Limits, maxima: tuple[IoLimit, ...]) -> Limits:
+    """Every disk is held to the maximum, and those that the job names to what it says:
+    of two rates for one disk the later is written."""
+    return msgspec.structs.replace(limits, io=(*maxima, *limits.io)) if maxima else limits
+
+
+def _least(values: Iterable[int | None]) -> int | None:
+    return min([value for value in values if value is not None], default=None)
 
 
 def _check_jobs(there: int, totals: Totals, whose: str) -> None:

@@ -106,6 +106,16 @@ class Policy(Struct, frozen=True):
     machine: Totals = Totals()
     network: NetworkSettings = NetworkSettings()
 
+    @property
+    def counts_output(self) -> bool:
+        """Whether any total is on stored output."""
+        return any(totals.output is not None for totals in self.all_totals())
+
+    def all_totals(self) -> list[Totals]:
+        """Every table of totals that there is."""
+        tables = (*self.users.values(), *self.groups.values())
+        return [self.user, self.machine, *(Totals(**table) for table in tables)]  # type: ignore[arg-type]
+
     def totals(self, uid: int, gids: Iterable[int]) -> Totals:
         """One user's totals: each is what [users] says, else the most generous that
         [groups] says of one of `gids`, else [user]'s."""

@@ -10,11 +10,12 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from workerd import config, recovery, salvage, sdnotify, server
+from workerd import config, gate, recovery, salvage, sdnotify, server
+from workerd.auth import may_connect
 from workerd.cgroup import CgroupTree, default_root
 from workerd.deadlines import Deadlines
 from workerd.errors import WorkerError
@@ -58,6 +59,7 @@ def load_config(path: str | None) -> config.Config:
 async def serve(settings: Settings, loaded: config.Config) -> int:
     """Start, serve, stop; the process's exit status. Raises WorkerError, OSError where
     it cannot start."""
+    gate.raise_descriptor_limit()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,8 +87,12 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         await recovery.recover(supervisor, stopper)
         service = Service(supervisor, queue, stopper, followers, settings.socket)
         service.handlers |= JobMethods(registry, pauser, remover, Updater(registry, queue.policy_changed)).handlers
-        served = server.Server(_listen(settings.socket), service, tasks)
-        loop.add_signal_handler(signal.SIGHUP, reload, registry, settings.config, history.wake, queue.policy_changed)
+        served = server.Server(
+            _listen(settings.socket), service, tasks, lambda peer: may_connect(peer, registry.config.policy)
+        )
+        told = (history.wake, queue.policy_changed, served.check_peers)
+        reloads = Reloads(registry, settings.config, told, supervisor.totals.follow)
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(reloads.reload()))
         served.start()
         history.start()
         deadlines.start()
@@ -113,19 +119,37 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
     return 1 if keeper.gone else 0
 
 
-def reload(registry: Registry, path: str | None, *told: Callable[[], None]) -> None:
-    """Take a new policy and tell whom it may concern, or keep the old one and say why.
-    Jobs that run keep what they were admitted with."""
-    sdnotify.notify_reloading()
-    try:
-        registry.config = load_config(path)
-    except (WorkerError, OSError) as error:
-        log.error("the policy is unchanged: %s", error)
-    else:
-        log.info("the policy was read again")
-        for tell in told:
-            tell()
-    sdnotify.notify("READY=1")
+class Reloads:
+    """SIGHUP: a new policy, told to whom it may concern; or the old one, and why. Jobs
+    that run keep what they were admitted with."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        path: str | None,
+        told: tuple[Callable[[], None], ...],
+        follow: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._registry = registry
+        self._path = path
+        self._told = told
+        self._follow = follow
+        self._lock = asyncio.Lock()
+
+    async def reload(self) -> None:
+        """One at a time, in a thread: names are looked up, perhaps in a directory far away."""
+        async with self._lock:
+            sdnotify.notify_reloading()
+            try:
+                self._registry.config = await asyncio.to_thread(load_config, self._path)
+            except (WorkerError, OSError) as error:
+                log.error("the policy is unchanged: %s", error)
+            else:
+                await self._follow()
+                for tell in self._told:
+                    tell()
+                log.info("the policy was read again")
+            sdnotify.notify("READY=1")
 
 
 class Watchdog:

@@ -22,10 +22,12 @@ from workerd import account, admission, schedule
 from workerd.auth import Peer, is_admin
 from workerd.config import Totals
 from workerd.errors import InvalidParams, NoSuchJob, PolicyExceeded, WorkerError
-from workerd.job import After, Job, Reason, Restart, State, change, new_id
+from workerd.job import After, Job, JobSpec, Reason, Restart, State, change, new_id
 from workerd.protocol import RunParams
 from workerd.registry import Live, Registry, monotonic, now
+from workerd.storedoutput import StoredOutput
 from workerd.supervisor import NETS, Supervisor
+from workerd.totals import Stored
 from workerd.walltimer import WallTimer
 
 log = logging.getLogger("workerd")
@@ -35,6 +37,7 @@ class Queue:
     def __init__(self, supervisor: Supervisor, tasks: asyncio.TaskGroup) -> None:
         self._supervisor = supervisor
         self._registry: Registry = supervisor.registry
+        self._stored = StoredOutput(supervisor.registry, supervisor.place.state_dir)
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._ready: dict[str, schedule.Request] = {}
@@ -92,8 +95,7 @@ class Queue:
         admission.check_rank(params.spec, peer, policy)
         who = await _account(peer, params.spec.user)
         admission.check_capabilities(params.spec, who.uid)
-        unfinished = [live.job for live in self._registry]
-        spec = admission.admit(params.spec, params.env, peer, policy, unfinished, nets=NETS)
+        spec = await self._admit(peer, params)
         params = msgspec.structs.replace(params, env={**who.env, **params.env})
         after = await self._conditions(peer, params.after)
         job = self._job(who, msgspec.structs.replace(params, spec=spec), after, rerun_of)
@@ -109,6 +111,17 @@ class Queue:
         live = Live(job, self._supervisor.files(job.id))
         await self._supervisor.enqueue(live, params.env)
         return msgspec.structs.replace(live.job, waits_for=why)
+
+    async def _admit(self, peer: Peer, params: RunParams) -> JobSpec:
+        """Raises InvalidParams, NotPermitted, PolicyExceeded."""
+        unfinished = {live.job.id: live.job for live in self._registry}
+        stored = Stored()
+        if self._registry.config.policy.counts_output:
+            stored = await self._stored.measure(peer.uid)
+        # One that ended meanwhile is not in what was measured, and so counts as unfinished.
+        unfinished |= {live.job.id: live.job for live in self._registry}
+        policy = self._registry.config.policy
+        return admission.admit(params.spec, params.env, peer, policy, unfinished.values(), nets=NETS, stored=stored)
 
     async def rerun(self, peer: Peer, ref: str) -> Job:
         """The same again, as a new job of the same owner. Raises as `submit`, NoSuchJob."""

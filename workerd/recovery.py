@@ -33,6 +33,7 @@ async def recover(supervisor: Supervisor, stopper: Stopper) -> None:
         log.critical("job %s runs, but no record speaks of it: it is taken up as it is found", job.id)
         await supervisor.registry.call(lambda store, job=job: store.insert(job, {}))  # type: ignore[misc]
         await _take_up(supervisor, stopper, job)
+    await supervisor.totals.follow()
     await supervisor.network.recover(live.job for live in supervisor.registry if live.job.live)
 
 

@@ -56,6 +56,7 @@ _NO_LABELS: Mapping[str, str | None] = MappingProxyType({})
 # Store has a method `list`, which hides the type within the class.
 Jobs = list[Job]
 Ids = list[str]
+Owners = list[tuple[str, int]]
 Rows = list[tuple[Any, ...]]
 Values = list[Any]
 
@@ -221,6 +222,11 @@ class Store:
     def ids(self) -> frozenset[str]:
         """Of all jobs."""
         return frozenset(row[0] for row in self._rows("SELECT id FROM jobs"))
+
+    def finished_owners(self) -> Owners:
+        """(id, uid) of every finished job."""
+        query = "SELECT id, uid FROM jobs INDEXED BY jobs_finished WHERE state = 'finished'"
+        return [(str(job_id), int(uid)) for job_id, uid in self._rows(query)]
 
     def finished_count(self) -> int:
         (count,) = self._rows("SELECT count(*) FROM jobs INDEXED BY jobs_finished WHERE state = 'finished'")[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 from collections.abc import Callable, Coroutine
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.network import Network
 from workerd.registry import Live, Registry, monotonic, now, stored_output
+from workerd.slowcalls import SlowCalls
+from workerd.usertotals import UserTotals
 
 log = logging.getLogger("workerd")
 
@@ -33,6 +36,8 @@ NETS = frozenset(Net)
 _EMPTY_PATIENCE = 3.0
 """seconds in which a killed cgroup should be empty"""
 _TRIES = 3
+_PATH_PATIENCE = 10.0
+"""seconds that looking up a path of the caller's may take"""
 _SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
@@ -65,6 +70,8 @@ class Supervisor:
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self.network = Network(place.runtime_dir, lambda: registry.config.policy.network)
+        self.totals = UserTotals(registry, tree)
+        self._slow = SlowCalls()
         self.cleared: Callable[[Live], None] = lambda live: None
         """called when nothing is left of the last try of a job that is to run again"""
         self._leftovers: list[tuple[JobCgroup | None, JobFiles]] = []
@@ -133,7 +140,7 @@ class Supervisor:
         if live.job.state is State.STOPPING:
             return None
         try:
-            return self._prepare(live)
+            return await self._prepare(live)
         except BaseException:
             await self._undo(live)
             raise
@@ -170,13 +177,18 @@ class Supervisor:
         await self.registry.record(live.job)
         self.watch(live)
 
-    def _prepare(self, live: Live) -> tuple[JobCgroup, jobfiles.OpenFiles]:
+    async def _prepare(self, live: Live) -> tuple[JobCgroup, jobfiles.OpenFiles]:
         """cgroup, limits and files; the fds for PID 1. Raises WorkerError, OSError."""
         job = live.job
         try:
+            self.totals.hold(job)
             live.cgroup = self.tree.create(job.id, job.uid)
-            effective, warnings = live.cgroup.apply(job.spec.limits, (job.gid, *job.groups))
-            live.job = msgspec.structs.replace(job, effective=effective, warnings=warnings)
+            apply = functools.partial(live.cgroup.apply, job.spec.limits, (job.gid, *job.groups))
+            if any("/" in (limit.device or "") for limit in job.spec.limits.io):
+                effective, warnings = await self._slow.call(apply, "the I/O limit's path", _PATH_PATIENCE)
+            else:
+                effective, warnings = apply()
+            live.job = msgspec.structs.replace(live.job, effective=effective, warnings=warnings)
             opened = jobfiles.create(live.files)
             if job.spec.restart.when is not Restart.NEVER:
                 trylog.begin(opened.index)

@@ -18,7 +18,7 @@ import workerd
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "units", "inotify", "procfs", "sdnotify", "walltimer", "log"),
-    ("job",),
+    ("job", "slowcalls"),
     ("configfile netconfig config",),
     ("protocol", "fdpass", "auth", "account", "database store storethread"),
     (
@@ -26,11 +26,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "restarting",
         "blockdev cgroupfiles cgrouplimits limitsnapshot jobcgroup cgroup",
         "addresspool bridge nft hostports resolver network",
-        "exitrecord jobrecord outcome jobfiles sandbox launcher admission",
+        "exitrecord jobrecord outcome jobfiles sandbox launcher totals admission",
         "output followers trylog",
     ),
-    ("backlog registry salvage supervisor queue pausing stopping deadlines updating removal history recovery",),
-    ("service jobmethods server daemon",),
+    ("backlog registry salvage storedoutput usertotals supervisor queue pausing stopping deadlines updating removal history recovery",),
+    ("gate outbox service jobmethods connection server daemon",),
     ("__main__",),
 )
 """From the bottom up. A module may import all of the layers below it and, of its own

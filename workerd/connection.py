@@ -1,0 +1,344 @@
+"""One client: bytes in, requests out; answers in, bytes out.
+
+A connection is read with recvmsg by the loop itself; each request is a task of its own,
+so answers come as they are ready. Nothing is read while requests that were read are not
+taken yet, or answers not by the client: what a client sends faster waits in its socket.
+A client that goes away ends its waits, never its deeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections import deque
+from typing import Protocol
+
+import msgspec
+
+from workerd import errors, fdpass, gate, protocol
+from workerd.auth import Peer
+from workerd.errors import Exhausted, InvalidParams, ParseError, RequestError, WorkerError
+from workerd.outbox import Outbox
+from workerd.service import Answer, Call, Handler
+
+log = logging.getLogger("workerd")
+
+_READ_SIZE = 65_536
+_MAX_PENDING = 1024
+"""requests of one connection under way at once"""
+_QUEUED_FDS = 64
+"""descriptors of one connection that no request has claimed yet"""
+REQUEST_SECONDS = 30.0
+"""from a request's first byte to its last"""
+_ABANDONED_WITH_CLIENT = frozenset({"job.wait", "output.wait"})
+
+
+class Owner(Protocol):
+    """What a connection knows of the server."""
+
+    loop: asyncio.AbstractEventLoop
+    tasks: asyncio.TaskGroup
+    handlers: dict[str, Handler]
+
+    def enqueue(self, connection: Connection) -> None:
+        """It has requests to be taken."""
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed."""
+
+    def settle(self, account: gate.Account) -> None:
+        """A request ended whose connection is gone."""
+
+
+class Connection:
+    def __init__(self, server: Owner, sock: socket.socket, peer: Peer, account: gate.Account) -> None:
+        self.peer = peer
+        self.account = account
+        self._server = server
+        self._loop = server.loop
+        self._sock = sock
+        self._received = bytearray()
+        self._taken = 0
+        """bytes of it that were taken as requests"""
+        self._searched = 0
+        """bytes of it that are known to have no newline after `_taken`"""
+        self._fds: deque[int] = deque()
+        self._outbox = Outbox(server.loop, sock, account, self._relieved, self.close)
+        self._tasks: dict[asyncio.Task[None], bool] = {}
+        self._partial: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._ended = False
+        """whether the client will send no more"""
+        self._reading = False
+        self._update_reading()
+
+    def deeds(self) -> list[asyncio.Task[None]]:
+        """Requests under way that would be missed: all but the waits."""
+        return [task for task, abandoned in self._tasks.items() if not abandoned]
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_reading()
+        self._outbox.close()
+        self._sock.close()
+        self._hold(-len(self._received))
+        self._received.clear()
+        self._time_partial()
+        self.account.fds -= len(self._fds)
+        fdpass.close_all(self._fds)
+        self._fds.clear()
+        for task, abandoned in tuple(self._tasks.items()):
+            if abandoned:
+                task.cancel()
+        self._server.forget(self)
+
+    # ── in ──
+
+    def _update_reading(self) -> None:
+        wanted = not (self._closed or self._ended or self._outbox.crowded or self._has_line())
+        if wanted and not self._reading:
+            self._reading = True
+            self._loop.add_reader(self._sock, self._readable)
+        elif not wanted:
+            self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._sock)
+
+    def _readable(self) -> None:
+        try:
+            data, fds = fdpass.receive(self._sock, _READ_SIZE, protocol.MAX_FDS)
+        except (BlockingIOError, InterruptedError):
+            return
+        except RequestError as error:
+            self.refuse(error)
+            return
+        except OSError:
+            self.close()
+            return
+        self._fds.extend(fds)
+        self.account.fds += len(fds)
+        self._received += data
+        self._hold(len(data))
+        if len(self._fds) > _QUEUED_FDS or self.account.fds > gate.MAX_FDS:
+            self.refuse(InvalidParams("too many file descriptors that no request claims", field="fds"))
+        elif not data:
+            self._end_of_input()
+        elif self._has_line():
+            self._server.enqueue(self)
+            self._update_reading()
+        else:
+            self._wait_for_rest()
+
+    def _wait_for_rest(self) -> None:
+        """There is a request in part, or nothing."""
+        if len(self._received) - self._taken >= protocol.MAX_REQUEST:
+            self._too_large()
+        elif self.account.held > gate.MAX_HELD:
+            self.refuse(Exhausted("your unanswered requests take too much memory: send fewer at once"))
+        else:
+            self._time_partial()
+
+    def _hold(self, count: int) -> None:
+        self.account.held += count
+
+    def _time_partial(self) -> None:
+        partial = not self._closed and len(self._received) > self._taken and not self._has_line()
+        if partial and self._partial is None:
+            self._partial = self._loop.call_later(REQUEST_SECONDS, self._too_slow)
+        elif not partial and self._partial is not None:
+            self._partial.cancel()
+            self._partial = None
+
+    def _too_slow(self) -> None:
+        self.refuse(ParseError(f"a request must be there, whole, within {REQUEST_SECONDS:g} seconds"))
+
+    def _too_large(self) -> None:
+        self.refuse(ParseError(f"a request of more than {protocol.MAX_REQUEST} bytes"))
+
+    def _end_of_input(self) -> None:
+        """A half-closed client still gets the answers under way."""
+        self._ended = True
+        self._update_reading()
+        if not self.deeds() and not self._outbox:
+            self.close()
+            return
+        for task, abandoned in tuple(self._tasks.items()):
+            if abandoned:
+                task.cancel()
+
+    def _has_line(self) -> bool:
+        return self._newline() >= 0
+
+    def _newline(self) -> int:
+        at = self._received.find(b"\n", max(self._taken, self._searched))
+        self._searched = at if at >= 0 else len(self._received)
+        return at
+
+    def take(self) -> int:
+        """Begin the next request that is there; its size. 0: there is none any more."""
+        newline = -1 if self._closed else self._newline()
+        if newline < 0:
+            return 0
+        line = bytes(self._received[self._taken : newline])
+        self._taken = newline + 1
+        if self._taken == len(self._received) or self._taken > _READ_SIZE:
+            self._hold(-self._taken)
+            del self._received[: self._taken]
+            self._searched = self._taken = 0
+        if len(line) >= protocol.MAX_REQUEST:
+            self._too_large()
+        elif line.strip():
+            self._take_line(line)
+        if not self._has_line() and not self._closed:
+            self._partial_is_new()
+        return len(line) + 1
+
+    def _partial_is_new(self) -> None:
+        if self._partial is not None:
+            self._partial.cancel()
+            self._partial = None
+        self._wait_for_rest()
+        self._update_reading()
+
+    def refuse(self, error: WorkerError) -> None:
+        """Answer what cannot be attributed to a request, and hang up."""
+        self._stop_reading()
+        self._send(protocol.encode_error(None, error))
+        self.close()
+
+    def _take_line(self, line: bytes) -> None:
+        try:
+            members = protocol.split_batch(line)
+        except RequestError as error:
+            self._send(protocol.encode_error(None, error))
+            return
+        if members is None:
+            self._begin(line, None)
+            return
+        batch = Batch(self, len(members))
+        for member in members:
+            self._begin(member, batch)
+
+    def _begin(self, data: bytes | msgspec.Raw, batch: Batch | None) -> None:
+        try:
+            request = protocol.decode_request(data)
+        except RequestError as error:
+            self.answer(protocol.encode_error(protocol.recover_id(data), error), (), batch)
+            return
+        request_id: protocol.RequestId = None if request.id is msgspec.UNSET else request.id
+        notification = request.id is msgspec.UNSET
+        try:
+            if len(self._tasks) >= _MAX_PENDING:
+                raise InvalidParams(f"more than {_MAX_PENDING} requests under way on one connection")
+            if self.account.pending >= gate.MAX_PENDING:
+                raise Exhausted(f"you have {gate.MAX_PENDING} requests under way already: wait for some answers")
+            params = protocol.decode_params(request)
+            fds = self._claim(getattr(params, "fds", 0))
+        except WorkerError as error:
+            fdpass.close_all(self._claim(min(len(self._fds), protocol.claimed_fds(request))))
+            self.answer(None if notification else protocol.encode_error(request_id, error), (), batch)
+            return
+        self._start(request.method, Call(self.peer, params, fds), request_id, notification, batch, len(data))
+
+    def _start(
+        self,
+        method: str,
+        call: Call,
+        request_id: protocol.RequestId,
+        notification: bool,
+        batch: Batch | None,
+        size: int,
+    ) -> None:
+        self.account.pending += 1
+        self._hold(size)
+        task = self._server.tasks.create_task(self._carry_out(method, call, request_id, notification, batch))
+        self._tasks[task] = method in _ABANDONED_WITH_CLIENT
+        task.add_done_callback(lambda done: self._task_done(done, size))
+
+    def _claim(self, count: int) -> tuple[int, ...]:
+        if count > len(self._fds):
+            raise InvalidParams(f"{count} file descriptors were announced, {len(self._fds)} came", field="fds")
+        self.account.fds -= count
+        return tuple(self._fds.popleft() for _ in range(count))
+
+    def _task_done(self, task: asyncio.Task[None], size: int) -> None:
+        self._tasks.pop(task, None)
+        self.account.pending -= 1
+        self._hold(-size)
+        if self._closed:
+            self._server.settle(self.account)
+        elif self._ended and not self.deeds() and not self._outbox:
+            self.close()
+
+    # ── carrying out ──
+
+    async def _carry_out(
+        self, method: str, call: Call, request_id: protocol.RequestId, notification: bool, batch: Batch | None
+    ) -> None:
+        answer = Answer(msgspec.Struct())
+        try:
+            async with self.account.slot(method) or contextlib.nullcontext():
+                answer = await self._server.handlers[method](call)
+            line = protocol.encode_result(request_id, answer.result)
+        except WorkerError as error:
+            line = protocol.encode_error(request_id, error)
+        except Exception:
+            log.exception("%s failed", method)
+            internal = errors.InternalError("internal error; workerd's log has the details")
+            line = protocol.encode_error(request_id, internal)
+        finally:
+            fdpass.close_all(call.fds)
+        if notification or (batch is not None and answer.fds):
+            fdpass.close_all(answer.fds)
+            answer = answer._replace(fds=())
+        self.answer(None if notification else line, answer.fds, batch)
+
+    # ── out ──
+
+    def answer(self, line: bytes | None, fds: tuple[int, ...], batch: Batch | None) -> None:
+        """None: a notification, which gets no answer."""
+        if batch is not None:
+            batch.add(line)
+        elif line is not None:
+            self._send(line, fds)
+
+    def _send(self, line: bytes, fds: tuple[int, ...] = ()) -> None:
+        if self._closed:
+            fdpass.close_all(fds)
+            return
+        self._outbox.put(line, fds)
+        if self._outbox.full:
+            log.warning("uid %d does not read its answers: hanging up", self.peer.uid)
+            self.close()
+        elif not self._closed:
+            self._update_reading()
+
+    def _relieved(self) -> None:
+        if self._ended and not self._tasks and not self._outbox:
+            self.close()
+        elif not self._closed:
+            self._update_reading()
+
+
+class Batch:
+    """The answers to a batch: one array, once all are there; nothing where all its
+    members were notifications."""
+
+    def __init__(self, connection: Connection, members: int) -> None:
+        self._connection = connection
+        self._open = members
+        self._lines: list[bytes] = []
+
+    def add(self, line: bytes | None) -> None:
+        self._open -= 1
+        if line is not None:
+            self._lines.append(line.rstrip(b"\n"))
+        if self._open == 0 and self._lines:
+            self._connection.answer(b"[" + b",".join(self._lines) + b"]\n", (), None)
