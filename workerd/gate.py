@@ -29,8 +29,8 @@ MAX_FDS = 512
 
 # What takes a while is bounded apart, so that it does not hold up what does not.
 _AT_ONCE = {"start": 16, "quick": 8}
-_STARTS = frozenset({"job.run", "job.exec"})
-LASTING = frozenset({"job.wait", "job.stop", "output.wait", "events.subscribe"})
+_STARTS = frozenset({"job.run", "job.rerun", "job.exec"})
+LASTING = frozenset({"job.wait", "job.stop", "job.remove", "output.wait", "events.subscribe"})
 """methods that mostly wait: any number at once, within MAX_PENDING"""
 
 _FDS_FOR_JOBS = 0.5
