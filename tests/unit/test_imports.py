@@ -29,7 +29,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "exitrecord jobrecord outcome jobfiles sandbox launcher totals admission",
         "output followers trylog",
     ),
-    ("backlog registry salvage storedoutput usertotals supervisor queue pausing stopping deadlines updating removal history recovery",),
+    (
+        "backlog registry salvage storedoutput usertotals supervisor "
+        "queue pausing stopping deadlines updating removal history recovery",
+    ),
     ("gate outbox service jobmethods connection server daemon",),
     ("__main__",),
 )
