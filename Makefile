@@ -20,7 +20,10 @@ INIT_SOURCES := $(wildcard workerd/init/*.c workerd/init/*.h)
 SCRIPTS := $(wildcard scripts/*) .ci/run
 PYTHON_SOURCES := $(wildcard workerd/*.py workerctl/*.py)
 
-.PHONY: help venv init lint test test-unit test-host test-system bench fuzz demo wheel wheelhouse install uninstall clean
+# Options of `make chaos`: --kills N --jobs N --minutes N --seed N
+CHAOS ?=
+
+.PHONY: help venv init lint chaos test test-unit test-host test-system bench fuzz demo wheel wheelhouse install uninstall clean
 
 help: ## This list
 	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
@@ -37,6 +40,10 @@ test-unit: venv init ## Tests that run anywhere
 
 test-host: venv init ## Tests that need root and cgroup2
 	$(PYTEST) tests/host
+
+chaos: venv init ## The long test of durability: 3,000 kills, then 20 at every step
+	$(BIN)/python -m tests.host.chaos $(CHAOS)
+	$(BIN)/python -m tests.host.stepwise --times 20
 
 test-system: venv init ## Tests in a virtual machine
 	$(PYTEST) tests/system

@@ -1,0 +1,321 @@
+"""Chaos: a daemon is killed over and over while jobs start, write, end and are stopped;
+then every job is held against what it really did.
+
+Each job's script appends its own tag to a file when it runs, so that running twice, or
+running and being called never started, shows. Everything is drawn from one seed.
+`python -m tests.host.chaos --kills 3000 --jobs 30000 --minutes 90` is the long run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import random
+import select
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.host.daemon import ENV, ROOT, Daemon
+from tests.host.zygote import Zygote
+from workerctl import Client
+from workerd import errors, protocol
+from workerd.job import Job, JobSpec, Reason, State
+
+PATIENCE = 120.0
+"""seconds in which a job that was asked for must be over, once nobody kills any more"""
+
+
+@dataclass
+class Asked:
+    """One job as it was asked for, and what became of asking."""
+
+    tag: str
+    kind: str
+    lines: int
+    code: int
+    id: str | None = None
+    """None where the daemon died before it answered"""
+    refused: str | None = None
+    stop_answered: bool = False
+
+    def script(self) -> str:
+        # `echo >>` is one write to a file opened O_APPEND.
+        work = f"seq {self.lines}; exit {self.code}"
+        begin = f"echo {self.tag} >> marks; "
+        if self.kind == "quick":
+            return begin + work
+        if self.kind == "slow":
+            return begin + f"seq {self.lines}; sleep 0.{self.code % 9 + 1}; exit {self.code}"
+        if self.kind == "stopped":
+            return f"trap '{work}' TERM; {begin} while :; do sleep 0.05; done"
+        if self.kind == "stubborn":
+            return f"trap '' TERM; {begin} seq {self.lines}; while :; do sleep 0.05; done"
+        raise ValueError(self.kind)
+
+    def output(self) -> bytes:
+        return b"".join(b"%d\n" % number for number in range(1, self.lines + 1))
+
+
+@dataclass
+class Findings:
+    """What is wrong; empty is what is wanted."""
+
+    lost: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    bytes_lost: int = 0
+    left: list[str] = field(default_factory=list)
+
+    def good(self) -> bool:
+        return not (self.lost or self.wrong or self.twice or self.bytes_lost or self.left)
+
+
+class Chaos:
+    def __init__(self, seed: int, jobs: int, kills: int, seconds: float, users: int = 4) -> None:
+        self.random = random.Random(seed)
+        self.seed = seed
+        self.deadline = time.monotonic() + seconds
+        self.most_kills = kills
+        self.kills = 0
+        self.daemon = Daemon()
+        self.marks = self.daemon.base / "work"
+        self.marks.mkdir()
+        self.findings = Findings()
+        self.asked: list[Asked] = []
+        self.outcomes: Counter[str] = Counter()
+        self._todo = self._draw(jobs)
+        self._lock = threading.Lock()
+        self._calm = threading.Event()
+        """nobody kills any more"""
+        self._users = users
+        self._zygote = Zygote(self.daemon.log, self.daemon.command()[3:], ROOT)
+        self._pid, self._pidfd = -1, -1
+
+    def _draw(self, jobs: int) -> Iterator[Asked]:
+        kinds = ["quick"] * 10 + ["slow"] * 4 + ["stopped"] * 3 + ["stubborn"]
+        for number in range(jobs):
+            yield Asked(f"t{number}", self.random.choice(kinds), self.random.choice((0, 1, 50, 3000)), number % 100)
+
+    def run(self) -> Findings:
+        """Bounded by the counts and seconds given, and PATIENCE beyond them."""
+        try:
+            self._start()
+            users = [threading.Thread(target=self._be_user, args=(number,)) for number in range(self._users)]
+            for user in users:
+                user.start()
+            self._kill_until_done(users)
+            self._calm.set()
+            for user in users:
+                user.join(PATIENCE)
+                assert not user.is_alive(), "a client hangs"
+            self._judge()
+        finally:
+            self._end_daemon()
+            self._zygote.close()
+            self.daemon.close()
+        return self.findings
+
+    # ── the daemon ──
+
+    def _start(self, step: str = "-") -> None:
+        self._pid, self._pidfd = self._zygote.start(step)
+
+    def _end_daemon(self) -> None:
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            select.select([self._pidfd], [], [], 30)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _kill_until_done(self, users: list[threading.Thread]) -> None:
+        while self.kills < self.most_kills and time.monotonic() < self.deadline:
+            if not any(user.is_alive() for user in users):
+                return
+            # From the middle of its recovery to well into its service.
+            time.sleep(self.random.choice((0.02, 0.05, 0.1, 0.2, 0.4)) * (0.5 + self.random.random()))
+            assert select.select([self._pidfd], [], [], 0)[0] == [], f"workerd died by itself:\n{self._log_end()}"
+            self._end_daemon()
+            self.kills += 1
+            self._start()
+
+    def _log_end(self) -> str:
+        return self.daemon.log.read_text()[-3000:]
+
+    # ── its users ──
+
+    def _be_user(self, number: int) -> None:
+        chance = random.Random(self.seed * 1000 + number)
+        while True:
+            with self._lock:
+                asked = next(self._todo, None)
+                if asked is None or (time.monotonic() > self.deadline or self.kills >= self.most_kills):
+                    return
+                self.asked.append(asked)
+            self._ask(asked)
+            if asked.id is not None and asked.kind in ("stopped", "stubborn"):
+                time.sleep(chance.random() * 0.1)
+                self._insist("job.stop", protocol.StopParams(asked.id), until=asked)
+
+    def _ask(self, asked: Asked) -> None:
+        spec = JobSpec(
+            argv=("sh", "-c", asked.script()), cwd=str(self.marks), labels={"tag": asked.tag}, grace=300_000
+        )
+        while True:
+            with contextlib.suppress(errors.NotRunning, errors.Unavailable):
+                try:
+                    with Client(str(self.daemon.socket)) as client:
+                        asked.id = client.run(spec, ENV).id
+                except errors.StartFailed as error:
+                    asked.refused = str(error)
+                except (errors.ConnectionFailed, OSError) as error:
+                    if isinstance(error, errors.NotRunning):
+                        raise
+                    # Whether it was taken in is not known: it shows in the end.
+                return
+            time.sleep(0.02)
+
+    def _insist(self, method: str, params: protocol.Params, until: Asked | None = None) -> Any:
+        """Ask again until it is answered: for what may be asked twice."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with Client(str(self.daemon.socket)) as client:
+                    result = client.call(method, params)
+                if until is not None:
+                    until.stop_answered = True
+                return result
+            except (errors.ConnectionFailed, errors.Unavailable, OSError):
+                assert time.monotonic() < deadline, f"{method} was not answered"
+                time.sleep(0.03)
+
+    # ── the verdict ──
+
+    def _judge(self) -> None:
+        by_tag: dict[str, list[Job]] = {}
+        for job in self._all_jobs():
+            by_tag.setdefault(job.spec.labels["tag"], []).append(job)
+        # Asked for, but not known to their client: nobody will stop those.
+        known = {asked.id for asked in self.asked if asked.id is not None}
+        for job in (job for jobs in by_tag.values() for job in jobs if job.state is not State.FINISHED):
+            if job.id in known:
+                self._insist("job.wait", protocol.WaitParams((job.id,), timeout=int(PATIENCE * 1e6)))
+            else:
+                self._insist("job.stop", protocol.StopParams(job.id))
+        by_tag = {}
+        for job in self._all_jobs():
+            by_tag.setdefault(job.spec.labels["tag"], []).append(job)
+        marks = Counter((self.marks / "marks").read_text().split()) if (self.marks / "marks").exists() else Counter()
+        self.findings.twice += [tag for tag, count in marks.items() if count > 1]
+        for asked in self.asked:
+            self._judge_one(asked, by_tag.pop(asked.tag, []), marks[asked.tag])
+        self.findings.wrong += [f"{tag}: nobody asked for it" for tag in by_tag]
+        self._look_for_leftovers()
+
+    def _judge_one(self, asked: Asked, jobs: list[Job], marks: int) -> None:
+        if not jobs:
+            if asked.id is not None:
+                self.findings.lost.append(f"{asked.tag} ({asked.id}) is gone")
+            elif marks:
+                self.findings.lost.append(f"{asked.tag} ran without a record")
+            return
+        if len(jobs) > 1:
+            self.findings.twice.append(asked.tag)
+        job = jobs[0]
+        reason = str(job.reason)
+        self.outcomes[reason] += 1
+        what = f"{asked.tag} {asked.kind} {job.id}: {reason} code {job.exit_code} signal {job.signal} ({job.detail})"
+        if job.state is not State.FINISHED or job.reason in (Reason.LOST, None):
+            self.findings.lost.append(what)
+        elif job.reason is Reason.START_FAILED:
+            if marks or (asked.id is not None):
+                self.findings.wrong.append(f"{what}, yet it ran")
+        elif not self._as_it_was(asked, job):
+            self.findings.wrong.append(what)
+        elif job.exit_code is not None:
+            if not marks:
+                self.findings.wrong.append(f"{what}, yet it never ran")
+            self._check_output(asked, job)
+
+    def _as_it_was(self, asked: Asked, job: Job) -> bool:
+        """Whether the outcome is one that this script can have."""
+        unstopped = (Reason.EXITED, asked.code, None)
+        found = (job.reason, job.exit_code, job.signal)
+        if asked.id is not None and asked.kind in ("quick", "slow"):
+            return found == unstopped
+        stops = {(Reason.STOPPED, asked.code, None), (Reason.STOPPED, None, 15), (Reason.STOPPED, None, 9)}
+        if asked.kind in ("quick", "slow"):
+            return found in {unstopped, *stops}  # stopped by us, for nobody knew its id
+        if asked.kind == "stubborn":
+            return found in stops - {(Reason.STOPPED, asked.code, None)}
+        return found in stops
+
+    def _check_output(self, asked: Asked, job: Job) -> None:
+        expected = asked.output()
+        data = b""
+        with Client(str(self.daemon.socket)) as client:
+            while True:
+                part = client.call("output.read", protocol.OutputReadParams(id=job.id, offset=len(data)))
+                data += part.data
+                if not part.data:
+                    break
+        if hashlib.sha256(data).digest() != hashlib.sha256(expected).digest():
+            self.findings.bytes_lost += abs(len(expected) - len(data)) or 1
+        if job.output_end != len(data):
+            self.findings.wrong.append(f"{asked.tag}: {len(data)} bytes of output, recorded are {job.output_end}")
+
+    def _all_jobs(self) -> list[Job]:
+        jobs: list[Job] = []
+        before: str | None = None
+        while True:
+            answer = self._insist("job.list", protocol.ListParams(all=True, before=before))
+            jobs += answer.jobs
+            if (before := answer.next) is None:
+                return jobs
+
+    def _look_for_leftovers(self) -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            self.findings.left = [str(path) for path in self._leftovers()]
+            if not self.findings.left:
+                return
+            time.sleep(0.1)
+
+    def _leftovers(self) -> list[Path]:
+        return [*self.daemon.cgroup.glob("jobs/uid-*/job-*"), *(self.daemon.runtime / "jobs").glob("*")]
+
+    def summary(self) -> str:
+        found = self.findings
+        known = sum(asked.id is not None for asked in self.asked)
+        outcomes = ", ".join(f"{count} {reason}" for reason, count in sorted(self.outcomes.items()))
+        return (
+            f"chaos, seed {self.seed}: {self.kills} kills over {len(self.asked)} jobs ({known} answered): {outcomes}\n"
+            f"  {len(found.lost)} outcomes lost, {found.bytes_lost} bytes of output lost, "
+            f"{len(found.twice)} jobs run twice, {len(found.wrong)} wrong, {len(found.left)} things left behind\n"
+            + "".join(f"  {line}\n" for line in (*found.lost, *found.twice, *found.wrong, *found.left)[:20])
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=3000)
+    parser.add_argument("--jobs", type=int, default=30_000)
+    parser.add_argument("--minutes", type=float, default=90.0)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    arguments = parser.parse_args()
+    chaos = Chaos(arguments.seed, arguments.jobs, arguments.kills, arguments.minutes * 60)
+    found = chaos.run()
+    print(chaos.summary(), flush=True)
+    return 0 if found.good() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
