@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import command_line, launch, memory
+from tests.bench import command_line, launch, memory, output
 
-CASES = {"launch": launch.run, "command-line": command_line.run, "memory": memory.run}
+CASES = {"launch": launch.run, "command-line": command_line.run, "memory": memory.run, "output": output.run}
 
 
 def main(names: list[str]) -> int:

@@ -1,0 +1,218 @@
+"""Output: into the log, out of it, live, by many at once, and under a flood.
+
+Each beside what it is compared with, by turns, on one file system. All of it is bounded
+by memory bandwidth and the disk's write-back, so run it on a quiet machine, and not under
+`chrt -f`: real-time writers and readers of one pipe wait for each other's whole turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.bench.figures import by_turns, show
+from tests.host.daemon import ENV, ROOT, Daemon, running
+from workerd.job import Job
+
+GIB, MIB = 1 << 30, 1 << 20
+SIZE = 2 * GIB
+WRITER = f"head -c {SIZE} /dev/zero"
+ROUNDS = 3
+FLOOD_SECONDS = 60
+FOLLOWERS = 100
+
+
+def run() -> None:
+    into_the_log()
+    out_of_it()
+    many_followers()
+    one_line()
+    flood()
+
+
+def into_the_log() -> None:
+    with running() as daemon:
+        spent: list[float] = []
+        cases = {
+            "writer | cat > file": lambda: [_timed(lambda: _shell(f"{WRITER} | cat > {daemon.base}/file"))],
+            "job, all kept": lambda: [_job(daemon, 4 * GIB, spent)],
+            "job, default cap": lambda: [_job(daemon, None, spent)],
+        }
+        show("a job that writes 2 GiB", by_turns(cases, ROUNDS), "writer | cat > file")
+        print(f"  the daemon's CPU time: {statistics.mean(spent):.2f} % of the job's")
+
+
+def _job(daemon: Daemon, cap: int | None, spent: list[float]) -> float:
+    before = _cpu_ms(daemon)
+    jobs: list[Job] = []
+    taken = _timed(lambda: jobs.append(daemon.wait(daemon.run("sh", "-c", WRITER, max_output=cap), 300)))
+    used = jobs[0].usage.cpu_usec if jobs[0].usage else None
+    spent.append((_cpu_ms(daemon) - before) / (used / 1000 if used else taken) * 100)
+    _forget(daemon)
+    return taken
+
+
+def out_of_it() -> None:
+    with running() as daemon:
+        job_id = daemon.run("sh", "-c", WRITER, max_output=4 * GIB)
+        daemon.wait(job_id, 300)
+        log = daemon.state / "jobs" / job_id / "output"
+        cases = {
+            "cat file | cat": lambda: [_timed(lambda: _shell(f"cat {log} | cat > /dev/null"))],
+            "out | cat": lambda: [_timed(lambda: _shell(f"{_ctl(daemon)} out {job_id} | cat > /dev/null"))],
+        }
+        show("2 GiB out of the log", by_turns(cases, ROUNDS), "cat file | cat")
+        _forget(daemon)
+        live = {
+            "writer | tee file | cat": lambda: [
+                _timed(lambda: _shell(f"{WRITER} | tee {daemon.base}/file | cat > /dev/null"))
+            ],
+            "out -f | cat, live": lambda: [_timed(lambda: _live(daemon))],
+        }
+        show("2 GiB followed live", by_turns(live, ROUNDS), "writer | tee file | cat")
+
+
+def _live(daemon: Daemon) -> None:
+    job_id = daemon.run("sh", "-c", WRITER, max_output=4 * GIB)
+    _shell(f"{_ctl(daemon)} out -f {job_id} | cat > /dev/null")
+    daemon.wait(job_id, 300)
+    _forget(daemon)
+
+
+def many_followers() -> None:
+    size = 100 * MIB
+    with running() as daemon, tempfile.TemporaryDirectory(prefix="worker-bench-") as folder:
+        go = Path(folder) / "go"
+        wait = f"while [ ! -e {go} ]; do sleep 0.05; done; "
+        code = (
+            f"import random, os\nr = random.Random(5)\nfor i in range({size // MIB}): os.write(1, r.randbytes({MIB}))"
+        )
+        job_id = daemon.run("sh", "-c", f"{wait} exec python3 -c '{code}'", cwd=folder, max_output=2 * size)
+        digest = hashlib.md5(usedforsecurity=False)
+        command = f"{_ctl(daemon)} out -f {job_id} | md5sum"
+        before = _memory(daemon)
+        started = [subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE) for _ in range(FOLLOWERS)]
+        while _open_waits(daemon) < FOLLOWERS:
+            time.sleep(0.1)
+        begin = time.perf_counter()
+        go.touch()
+        most = before
+        while any(one.poll() is None for one in started):
+            most = max(most, _memory(daemon))
+            time.sleep(0.05)
+        taken = time.perf_counter() - begin
+        sums = {one.communicate()[0].split()[0].decode() for one in started}
+        for data in _random_blocks(size):
+            digest.update(data)
+        print(f"\n{FOLLOWERS} followers of 100 MiB: {taken:.1f} s, every byte: {sums == {digest.hexdigest()}}")
+        print(f"  workerd: {before / MIB:.1f} MiB private before, {(most - before) / MIB:.1f} MiB more at most")
+
+
+def _random_blocks(size: int) -> Iterator[bytes]:
+    import random
+
+    chance = random.Random(5)
+    return (chance.randbytes(MIB) for _ in range(size // MIB))
+
+
+def one_line() -> None:
+    """The job writes the time; the follower's reader looks at the clock."""
+    code = "import os, time\nfor i in range(300):\n time.sleep(0.02); os.write(1, b'%d\\n' % time.monotonic_ns())"
+    with running() as daemon:
+        job_id = daemon.run("python3", "-c", code)
+        command = [sys.executable, "-m", "workerctl", "--socket", str(daemon.socket), "out", "-f", job_id]
+        follower = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0)
+        assert follower.stdout is not None
+        taken = []
+        while line := follower.stdout.read(65536):
+            taken.append((time.monotonic_ns() - int(line.split()[-1])) / 1e6)
+        follower.wait()
+    taken = sorted(taken[20:])
+    late = taken[len(taken) * 9 // 10]
+    print(f"\none line to an idle follower: median {statistics.median(taken):.2f} ms, 90 % {late:.2f} ms")
+
+
+def flood() -> None:
+    with running() as daemon, daemon.client() as client:
+        job_id = daemon.run("yes", "a line of the sort that comes again and again")
+        other = daemon.run("sleep", "1000")
+        asked, stop = [], threading.Event()
+
+        def ask() -> None:
+            with daemon.client() as mine:
+                while not stop.is_set():
+                    begin = time.perf_counter()
+                    mine.status(other)
+                    asked.append((time.perf_counter() - begin) * 1000)
+                    time.sleep(0.01)
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        most, until = 0, time.monotonic() + FLOOD_SECONDS
+        with client.open_output(job_id) as log:
+            while time.monotonic() < until:
+                most = max(most, sum(os.fstat(fd).st_blocks for fd in (log.log_fd, log.index_fd)) * 512)
+                time.sleep(0.001)
+            written = log.end()
+        stop.set()
+        asker.join()
+        client.stop(job_id, grace=0)
+        asked.sort()
+        middle, late = statistics.median(asked), asked[len(asked) * 99 // 100]
+        print(f"\n`yes` for {FLOOD_SECONDS} s, cap 64 MiB: {written / GIB:.1f} GiB written")
+        print(f"  at most {most / MIB:.2f} MiB on disk")
+        print(f"  job.status meanwhile: median {middle:.2f} ms, 99 % {late:.2f} ms")
+
+
+def _timed(what: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    what()
+    return (time.perf_counter() - begin) * 1000
+
+
+def _shell(script: str) -> None:
+    subprocess.run(["sh", "-c", script], check=True, env={**os.environ, **ENV}, cwd=ROOT)
+
+
+def _ctl(daemon: Daemon) -> str:
+    return f"{sys.executable} -m workerctl --socket {daemon.socket}"
+
+
+def _forget(daemon: Daemon) -> None:
+    """Give the disk back."""
+    for log in daemon.state.glob("jobs/*/output"):
+        os.truncate(log, 0)
+
+
+def _cpu_ms(daemon: Daemon) -> float:
+    """User and system time, all threads (proc_pid_stat(5), fields 14 and 15)."""
+    assert daemon.process is not None
+    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def _memory(daemon: Daemon) -> int:
+    assert daemon.process is not None
+    lines = Path(f"/proc/{daemon.process.pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
+
+
+def _open_waits(daemon: Daemon) -> int:
+    """How many logs the daemon has open: one for each wait under way."""
+    assert daemon.process is not None
+    folder = Path(f"/proc/{daemon.process.pid}/fd")
+    count = 0
+    for fd in folder.iterdir():
+        try:
+            count += os.readlink(fd).endswith("/output.idx")
+        except OSError:
+            continue
+    return count
