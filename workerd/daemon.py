@@ -19,6 +19,7 @@ from workerd.auth import may_connect
 from workerd.cgroup import CgroupTree, default_root
 from workerd.deadlines import Deadlines
 from workerd.errors import WorkerError
+from workerd.execution import Executor
 from workerd.followers import Followers
 from workerd.history import History
 from workerd.jobmethods import JobMethods
@@ -31,6 +32,7 @@ from workerd.stopping import Stopper
 from workerd.store import Store
 from workerd.storethread import StoreThread
 from workerd.supervisor import Place, Supervisor
+from workerd.ttymethods import TtyMethods
 from workerd.updating import Updater
 
 log = logging.getLogger("workerd")
@@ -87,6 +89,8 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         await recovery.recover(supervisor, stopper)
         service = Service(supervisor, queue, stopper, followers, settings.socket)
         service.handlers |= JobMethods(registry, pauser, remover, Updater(registry, queue.policy_changed)).handlers
+        executor = Executor(supervisor)
+        service.handlers |= TtyMethods(supervisor, executor).handlers
         served = server.Server(
             _listen(settings.socket), service, tasks, lambda peer: may_connect(peer, registry.config.policy)
         )
@@ -110,6 +114,7 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         queue.close()
         deadlines.close()
         history.close()
+        executor.close()
         supervisor.close()
         registry.close()
     await supervisor.network.close()

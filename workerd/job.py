@@ -189,6 +189,8 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     restart: RestartPolicy = RestartPolicy()
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     """among the waiting jobs of the same user: higher ones start first"""
+    tty: bool = False
+    """whether it has a terminal: the command's input, output and errors in one"""
     labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)] = {}
     remove: bool = False
     """forget the job, with its output, moments after its end"""

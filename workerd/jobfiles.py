@@ -19,7 +19,7 @@ from workerd import exitrecord
 LOG, INDEX = "output", "output.idx"
 
 _ORDER = struct.Struct("<BBHI")
-_SIGNAL, _SIGNAL_ALL = 1, 2
+_SIGNAL, _SIGNAL_ALL, _WINDOW = 1, 2, 3
 
 
 class JobFiles:
@@ -35,6 +35,8 @@ class JobFiles:
         self.control = f"{self.runtime}/control"
         self.resolv_conf = f"{self.runtime}/resolv.conf"
         self.hosts = f"{self.runtime}/hosts"
+        self.tty = f"{self.runtime}/tty"
+        """a FIFO: what is typed into the job's terminal, where it has one"""
 
     def remove_runtime(self) -> None:
         _remove_directory(self.runtime)
@@ -58,15 +60,23 @@ class JobFiles:
         """Have PID 1 send it to the command, or to every process of the job. False
         where nobody listens: the job is over. Raises BlockingIOError where PID 1,
         paused, has not taken thousands of earlier ones."""
-        kind = _SIGNAL_ALL if everyone else _SIGNAL
+        return self._order(_SIGNAL_ALL if everyone else _SIGNAL, number, 0)
+
+    def resize(self, rows: int, columns: int) -> bool:
+        """Have PID 1 give the job's terminal this size; as `signal`."""
+        return self._order(_WINDOW, 0, rows << 16 | columns)
+
+    def open_typing(self) -> int | None:
+        """The writing end of the terminal's FIFO, non-blocking; None where there is no
+        terminal, or nobody reads it any more."""
+        return _open_fifo(self.tty)
+
+    def _order(self, kind: int, number: int, argument: int) -> bool:
+        fd = _open_fifo(self.control)
+        if fd is None:
+            return False
         try:
-            fd = os.open(self.control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENXIO):
-                return False
-            raise
-        try:
-            os.write(fd, _ORDER.pack(kind, number, 0, 0))
+            os.write(fd, _ORDER.pack(kind, number, 0, argument))
         finally:
             os.close(fd)
         return True
@@ -79,10 +89,22 @@ class OpenFiles(Struct, frozen=True):
     index: int
     exit: int
     control: int
+    tty: int | None = None
 
     def close(self) -> None:
-        for fd in (self.log, self.index, self.exit, self.control):
-            os.close(fd)
+        for fd in (self.log, self.index, self.exit, self.control, self.tty):
+            if fd is not None:
+                os.close(fd)
+
+
+def _open_fifo(path: str) -> int | None:
+    """Its writing end, or None where nobody reads."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENXIO):
+            return None
+        raise
 
 
 def _remove_directory(path: str) -> None:
@@ -105,7 +127,7 @@ def create_output(files: JobFiles) -> None:
         raise
 
 
-def create(files: JobFiles) -> OpenFiles:
+def create(files: JobFiles, *, tty: bool) -> OpenFiles:
     """All files of a job that is to start; one that waited has its output already. Raises
     OSError, and then nothing of them is left."""
     opened: list[int] = []
@@ -117,8 +139,9 @@ def create(files: JobFiles) -> OpenFiles:
         opened.append(os.open(files.log, flags, 0o600))
         opened.append(os.open(files.index, flags, 0o600))
         opened.append(exitrecord.allocate(files.exit))
-        os.mkfifo(files.control, 0o600)
-        opened.append(os.open(files.control, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        for path in (files.control, files.tty) if tty else (files.control,):
+            os.mkfifo(path, 0o600)
+            opened.append(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
     except BaseException:
         for fd in opened:
             os.close(fd)

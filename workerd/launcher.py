@@ -33,6 +33,8 @@ _STEPS = {
     "stdin": "standard input",
     "capabilities": "capabilities (workerd itself may have been started without some)",
     "network": "cannot set up the job's network",
+    "terminal": "terminal",
+    "enter": "the job has just ended",
 }
 
 
@@ -53,6 +55,26 @@ class Launch(NamedTuple):
     interface: sandbox.Interface | None = None
     connect: Callable[[int], Awaitable[None]] | None = None
     """gives PID 1 its network; what it raises ends the start"""
+    window: tuple[int, int] = (24, 80)
+    """rows and columns of its terminal, where spec.tty asks for one"""
+
+
+class Entry(NamedTuple):
+    """One more command in a running job; the fds stay the caller's."""
+
+    job: Job
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str | None
+    tty: bool
+    """`stdout` is its terminal, as are the others"""
+    cgroup_fd: int
+    pidfd: int
+    """of the job's PID 1"""
+    leash: int
+    stdout: int
+    stderr: int
+    stdin: int | None = None
 
 
 class _Pipe:
@@ -94,7 +116,7 @@ class Launcher:
         refusal: WorkerError | None = None
         with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status, contextlib.closing(_Pipe()) as go:
             try:
-                self._first_stages.add(self._spawn(launch, status.write_end, go.read_end))
+                self._first_stages.add(self._spawn_job(launch, status.write_end, go.read_end))
                 status.close_write_end()
                 if launch.connect is not None:
                     refusal = await self._connect(launch, status.read_end, go.write_end, text)
@@ -110,6 +132,24 @@ class Launcher:
             await self._collect(pidfd)
         told = error is not None and (refusal is None or error.data.get("step") != "network")
         raise error if error is not None and told else refusal or AssertionError
+
+    async def enter(self, entry: Entry) -> Started:
+        """The supervisor of a command that runs by now; raises as `start`."""
+        text = bytearray()
+        with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status:
+            try:
+                self._first_stages.add(self._spawn_entry(entry, status.write_end))
+                status.close_write_end()
+                await self._read(status.read_end, text, until=None)
+            finally:
+                self._reap_first_stages()
+        pid, error = _parse(bytes(text), entry.job.id)
+        pidfd = os.pidfd_open(pid) if pid else -1
+        if error is None:
+            return Started(pid, pidfd)
+        if pid:
+            await self._collect(pidfd)
+        raise error
 
     async def _connect(self, launch: Launch, status: int, go: int, text: bytearray) -> WorkerError | None:
         """Once there is a PID 1, give it its network and have it go on. Else, what there
@@ -138,7 +178,20 @@ class Launcher:
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
 
-    def _spawn(self, launch: Launch, status: int, go: int) -> int:
+    def _spawn_entry(self, entry: Entry, status: int) -> int:
+        fds = sandbox.EntryDescriptors(
+            cgroup=entry.cgroup_fd,
+            init=entry.pidfd,
+            leash=entry.leash,
+            status=status,
+            stdout=entry.stdout,
+            stderr=entry.stderr,
+            stdin=entry.stdin,
+        )
+        words = sandbox.entry(entry.job, fds, entry.argv, cwd=entry.cwd, tty=entry.tty)
+        return self._spawn(words, entry.env, fds.named(), entry.job.id)
+
+    def _spawn_job(self, launch: Launch, status: int, go: int) -> int:
         files = launch.files
         fds = sandbox.Descriptors(
             cgroup=launch.cgroup_fd,
@@ -149,23 +202,32 @@ class Launcher:
             control=files.control,
             stdin=launch.stdin,
             net=None if launch.connect is None else go,
+            tty=files.tty,
         )
         words = sandbox.plan(
-            launch.job, fds, max_output=launch.max_output, hidden=self._hidden, interface=launch.interface
+            launch.job,
+            fds,
+            max_output=launch.max_output,
+            hidden=self._hidden,
+            interface=launch.interface,
+            window=launch.window,
         )
+        return self._spawn(words, launch.env, fds.named(), launch.job.id)
+
+    def _spawn(self, words: list[str], env: dict[str, str], fds: list[tuple[str, int]], job_id: str) -> int:
         # Duplicated onto itself, an fd loses close-on-exec in the child alone (posix_spawn(3)).
-        actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for _, fd in fds.named()]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for _, fd in fds]
         try:
             return os.posix_spawn(
                 self._init_path,
                 ["worker-init", *words],
-                launch.env,
+                env,
                 file_actions=actions,
             )
         except OSError as error:
             if error.errno == errno.E2BIG:
                 message = "the arguments and the environment are too long for the kernel"
-                raise StartFailed(message, id=launch.job.id, step="exec", errno=error.errno) from error
+                raise StartFailed(message, id=job_id, step="exec", errno=error.errno) from error
             if error.errno in (errno.EAGAIN, errno.ENOMEM):
                 raise Exhausted(f"cannot start a process: {error.strerror}") from error
             raise

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from workerd import errors
-from workerd.job import After, Job, JobName, JobSpec, LabelKey, Limits, Reason, State
+from workerd.job import After, Job, JobName, JobSpec, LabelKey, Limits, Reason, State, Text
 
 MAX_REQUEST = 1 << 20
 """bytes in one line, its newline included"""
@@ -35,6 +35,13 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     """Base of all parameters."""
 
 
+class Window(Struct, frozen=True, forbid_unknown_fields=True):
+    """A terminal's size in characters."""
+
+    rows: Annotated[int, Meta(ge=1, le=65_535)] = 24
+    columns: Annotated[int, Meta(ge=1, le=65_535)] = 80
+
+
 class RunParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     spec: JobSpec
     env: dict[str, str] = {}
@@ -49,6 +56,8 @@ class RunParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     """wait where the totals are taken; false: be refused"""
     stdin: bool = False
     """whether the one fd of this message is the command's standard input"""
+    window: Window = Window()
+    """of its terminal, where spec.tty asks for one"""
     fds: Fds = 0
 
 
@@ -137,6 +146,27 @@ class OutputReadParams(Params, frozen=True, forbid_unknown_fields=True, omit_def
     """1 or 2: only standard output or error"""
 
 
+class ResizeParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    id: JobRef
+    window: Window
+
+
+class ExecParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """fds, without `tty`: standard input (where `stdin` says so), output and error."""
+
+    id: JobRef
+    argv: Annotated[tuple[str, ...], Meta(min_length=1)]
+    env: dict[str, str] = {}
+    """on top of the job's own"""
+    cwd: Text | None = None
+    """the job's own where it is left out"""
+    stdin: bool = False
+    tty: bool = False
+    """give it a terminal of its own"""
+    window: Window = Window()
+    fds: Fds = 0
+
+
 class InfoParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     pass
 
@@ -199,6 +229,31 @@ class OutputReadResult(Struct, frozen=True, omit_defaults=True):
     """nothing will come after `next`"""
 
 
+class AttachResult(Struct, frozen=True, omit_defaults=True):
+    """One fd, write only, non-blocking: what is written there is typed into the job's
+    terminal. What the terminal shows is the job's output: output.open, output.wait."""
+
+    id: str
+    fds: Fds = 1
+
+
+class ResizeResult(Struct, frozen=True, omit_defaults=True):
+    id: str
+
+
+class ExecResult(Struct, frozen=True, omit_defaults=True):
+    """The leash, a SOCK_SEQPACKET socket, and with `tty` the terminal's master.
+
+    The leash gives one message of two 32-bit words, host byte order: si_code and
+    si_status of waitid(2), when the command has ended; end of file without it where that
+    is not known. It takes messages of 8 bytes (1, signal, 0 …): a signal for the
+    command's process group. When it is closed, the command gets SIGHUP, later SIGKILL.
+    """
+
+    id: str
+    fds: Fds = 1
+
+
 class InfoResult(Struct, frozen=True, omit_defaults=True):
     version: str
     pid: int
@@ -243,6 +298,9 @@ METHODS: dict[str, Method] = {
         OutputWaitParams, OutputWaitResult, "Answers when there is output past `offset`, or no more to come."
     ),
     "output.read": Method(OutputReadParams, OutputReadResult, "A piece of the output."),
+    "tty.attach": Method(JobParams, AttachResult, "A descriptor to type into the job's terminal."),
+    "tty.resize": Method(ResizeParams, ResizeResult, "Give the job's terminal another size."),
+    "job.exec": Method(ExecParams, ExecResult, "Start one more command inside a running job."),
     "daemon.info": Method(InfoParams, InfoResult, "What the daemon is and what it can do."),
 }
 

@@ -103,12 +103,14 @@ class Queue:
         if (never := schedule.never_fits(wish, policy.machine)) is not None:
             raise PolicyExceeded(f"{never}: it could never start")
         why = self._held(job) or self._no_room(wish)
+        window = (params.window.rows, params.window.columns)
         if why is None:
             starting = change(job, State.STARTING, start_at=None, start_mono=None)
             self._note_start(job.uid)
-            return await self._supervisor.run(starting, params.env, stdin)
+            return await self._supervisor.run(starting, params.env, stdin, window)
         _check_may_wait(params, why, stdin)
         live = Live(job, self._supervisor.files(job.id))
+        live.window = window
         await self._supervisor.enqueue(live, params.env)
         return msgspec.structs.replace(live.job, waits_for=why)
 

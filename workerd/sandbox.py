@@ -6,7 +6,7 @@ shapes a job's world is made here or before, never in C.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -47,6 +47,7 @@ class Descriptors(Struct, frozen=True):
     control: int
     stdin: int | None = None
     net: int | None = None
+    tty: int | None = None
 
     def named(self) -> list[tuple[str, int]]:
         return [(name, fd) for name, fd in msgspec.structs.asdict(self).items() if fd is not None]
@@ -62,19 +63,36 @@ class Interface(Struct, frozen=True):
     """(where it is, where the job sees it)"""
 
 
+class EntryDescriptors(Struct, frozen=True):
+    """The same for the supervisor of a further command."""
+
+    cgroup: int
+    init: int
+    leash: int
+    status: int
+    stdout: int
+    stderr: int
+    stdin: int | None = None
+
+    def named(self) -> list[tuple[str, int]]:
+        return [(name, fd) for name, fd in msgspec.structs.asdict(self).items() if fd is not None]
+
+
 def plan(
-    job: Job, fds: Descriptors, *, max_output: int, hidden: Sequence[str], interface: Interface | None = None
+    job: Job,
+    fds: Descriptors,
+    *,
+    max_output: int,
+    hidden: Sequence[str],
+    interface: Interface | None = None,
+    window: tuple[int, int] = (24, 80),
 ) -> list[str]:
-    """argv after `worker-init`. `hidden` are files and directories that no job may see."""
+    """argv after `worker-init`. `hidden` are files and directories that no job may see;
+    `window` the rows and columns of its terminal, if it has one."""
     spec = job.spec
-    words = ["run"]
-    for name, fd in fds.named():
-        words += [f"--{name}-fd", str(fd)]
-    words += ["--uid", str(job.uid), "--gid", str(job.gid), "--groups", ",".join(map(str, job.groups))]
-    words += ["--capabilities", f"{_capabilities(job):x}"]
-    if not spec.seccomp:
-        words.append("--no-seccomp")
-    words += ["--umask", f"{spec.umask:o}", "--hostname", spec.hostname or job.id]
+    words = ["run", *_numbers(fds.named()), *_confinement(job), "--hostname", spec.hostname or job.id]
+    if fds.tty is not None:
+        words += ["--window", *map(str, window)]
     words += ["--max-output", str(max_output), "--tmp-size", str(spec.limits.memory or DEFAULT_TMP_SIZE)]
     if spec.net is not Net.NONE:
         words += ["--net", spec.net.value]
@@ -99,6 +117,26 @@ def capability(name: str) -> str:
 def _capabilities(job: Job) -> int:
     names = ROOT_CAPABILITIES.union(map(capability, job.spec.cap_add)) if job.uid == 0 else ()
     return sum(1 << CAPABILITIES[name] for name in names)
+
+
+def entry(job: Job, fds: EntryDescriptors, argv: Sequence[str], *, cwd: str | None, tty: bool) -> list[str]:
+    """argv after `worker-init`, for one more command in that job, confined as its own.
+    `tty`: its standard output is its terminal."""
+    words = ["enter", *_numbers(fds.named()), *_confinement(job), "--cwd", cwd or job.spec.cwd]
+    return [*words, *(["--controlling"] if tty else []), "--", *argv]
+
+
+def _numbers(named: Iterable[tuple[str, int]]) -> list[str]:
+    return [word for name, fd in named for word in (f"--{name}-fd", str(fd))]
+
+
+def _confinement(job: Job) -> list[str]:
+    """Who a command of the job runs as, and what it may do: the same for every one."""
+    words = ["--uid", str(job.uid), "--gid", str(job.gid), "--groups", ",".join(map(str, job.groups))]
+    words += ["--capabilities", f"{_capabilities(job):x}"]
+    if not job.spec.seccomp:
+        words.append("--no-seccomp")
+    return [*words, "--umask", f"{job.spec.umask:o}"]
 
 
 def _view(spec: JobSpec) -> list[str]:

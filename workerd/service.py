@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from workerd import __version__, output, protocol
+from workerd import __version__, output, passedfds, protocol
 from workerd.auth import Peer, is_admin
 from workerd.errors import Exhausted, InvalidParams, WrongState
 from workerd.followers import Followers
@@ -68,8 +68,11 @@ class Service:
 
     async def _run(self, call: Call) -> Answer:
         params: protocol.RunParams = call.params
+        if params.stdin and params.spec.tty:
+            raise InvalidParams("a job with a terminal takes its input from there: leave out stdin", field="stdin")
         if len(call.fds) != int(params.stdin):
             raise InvalidParams(f"{len(call.fds)} file descriptors came, {int(params.stdin)} were wanted", field="fds")
+        passedfds.check(call.fds)
         job = await self._queue.submit(call.peer, params, call.fds[0] if params.stdin else None)
         return Answer(protocol.RunResult(job.id, job.state, job.warnings, job.waits_for))
 

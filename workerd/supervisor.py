@@ -75,23 +75,25 @@ class Supervisor:
         self.cleared: Callable[[Live], None] = lambda live: None
         """called when nothing is left of the last try of a job that is to run again"""
         self._leftovers: list[tuple[JobCgroup | None, JobFiles]] = []
-        self._launcher = launcher.Launcher(
+        self.launcher = launcher.Launcher(
             self._loop, place.init_path, (place.state_dir, place.runtime_dir, *place.hidden)
         )
 
     def close(self) -> None:
         """Let go of everything; the jobs run on."""
-        self._launcher.close()
+        self.launcher.close()
         for live in self.registry:
             self.registry.release(live)
 
     def files(self, job_id: str) -> JobFiles:
         return JobFiles(self.place.state_dir, self.place.runtime_dir, job_id)
 
-    async def run(self, job: Job, env: dict[str, str], stdin: int | None) -> Job:
+    async def run(self, job: Job, env: dict[str, str], stdin: int | None, window: tuple[int, int]) -> Job:
         """Start a new job, which is `starting`; it runs, or StartFailed (or another
-        WorkerError) is raised. `stdin` stays the caller's."""
+        WorkerError) is raised. `stdin` stays the caller's; `window` are the rows and
+        columns of its terminal."""
         live = Live(job, self.files(job.id))
+        live.window = window
         await self.registry.insert(live, env)
         try:
             prepared = await self._prepared(live)
@@ -158,11 +160,11 @@ class Supervisor:
         cgroup, opened = prepared
         env = {**env, "WORKER_JOB_ID": live.job.id}
         max_output = live.job.spec.max_output or admission.NO_CAP
-        launch = launcher.Launch(live.job, env, cgroup.fd, opened, max_output, stdin)
+        launch = launcher.Launch(live.job, env, cgroup.fd, opened, max_output, stdin, window=live.window)
         try:
             if live.job.spec.net is Net.BRIDGE:
                 launch = await self._with_network(live, launch)
-            started = await self._launcher.start(launch)
+            started = await self.launcher.start(launch)
         except (WorkerError, OSError) as error:
             await self._start_failed(live, error)
             raise
@@ -189,7 +191,7 @@ class Supervisor:
             else:
                 effective, warnings = apply()
             live.job = msgspec.structs.replace(live.job, effective=effective, warnings=warnings)
-            opened = jobfiles.create(live.files)
+            opened = jobfiles.create(live.files, tty=job.spec.tty)
             if job.spec.restart.when is not Restart.NEVER:
                 trylog.begin(opened.index)
             return live.cgroup, opened
@@ -206,9 +208,7 @@ class Supervisor:
         files.write_names(lease.resolv_conf, lease.hosts)
         seen = ((files.resolv_conf, "/etc/resolv.conf"), (files.hosts, "/etc/hosts"))
         interface = sandbox.Interface(f"{lease.address}/{lease.prefix}", lease.gateway, seen)
-        return launch._replace(
-            job=live.job, interface=interface, connect=lambda pid: self.network.connect(lease, pid)
-        )
+        return launch._replace(job=live.job, interface=interface, connect=lambda pid: self.network.connect(lease, pid))
 
     async def _undo(self, live: Live) -> None:
         """Nothing of a job that never ran stays behind, but for its record."""

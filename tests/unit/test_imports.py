@@ -28,12 +28,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "addresspool bridge nft hostports resolver network",
         "exitrecord jobrecord outcome jobfiles sandbox launcher totals admission",
         "output followers trylog",
+        "passedfds",
     ),
     (
-        "backlog registry salvage storedoutput usertotals supervisor "
+        "backlog registry salvage storedoutput usertotals supervisor execution "
         "queue pausing stopping deadlines updating removal history recovery",
     ),
-    ("gate outbox service jobmethods connection server daemon",),
+    ("gate outbox service jobmethods ttymethods connection server daemon",),
     ("__main__",),
 )
 """From the bottom up. A module may import all of the layers below it and, of its own

@@ -12,6 +12,7 @@
 #include <linux/openat2.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -102,7 +103,9 @@ static void reset_oom_score(void) {
 
 static void set_streams(const struct plan *plan, int out, int err) {
     struct stat st;
-    int in = plan->stdin_fd >= 0 ? plan->stdin_fd : open("/dev/null", O_RDONLY);
+    if (plan->controlling && ioctl(out, TIOCSCTTY, 0) < 0)
+        fail("terminal", "controlling");
+    int in = plan->controlling ? out : plan->stdin_fd >= 0 ? plan->stdin_fd : open("/dev/null", O_RDONLY);
     if (in < 0 || fstat(in, &st) < 0)
         fail("stdin", "/dev/null");
     /* A directory of the host's would be a way out of the view. */

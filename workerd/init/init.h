@@ -1,4 +1,4 @@
-/* worker-init: PID 1 of a job, and the keeper of the jobs' cgroups.
+/* worker-init: PID 1 of a job, a further command in one, and the keeper of their cgroups.
  *
  *   main.c     which of the two; the launch in order
  *   plan.c     argv -> struct plan
@@ -14,13 +14,16 @@
  *   seccomp.c  the system calls that a job may not make
  *   output.c   from the job's pipes into its log
  *   joblog.c   the log, its index, and how much of them is kept
+ *   tty.c      the job's terminal, between its pty, the log and those who type
  *   reap.c     the life of PID 1: signals, children, the end
+ *   enter.c    one more command inside a running job
  *
  * Nothing here allocates; nothing here trusts a path twice.
  */
 #pragma once
 
 #include <limits.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -52,6 +55,10 @@ struct own_file {
 /* What argv says; filled once by plan_parse, then read only (but for the trees). */
 struct plan {
     int cgroup_fd, log_fd, index_fd, exit_fd, status_fd, control_fd, stdin_fd, net_fd;
+    int tty_fd;           /* run: what is typed comes here; -1 without a terminal */
+    uint32_t window;      /* of the terminal: rows << 16 | columns */
+    bool controlling;     /* whether the command's standard output is its controlling terminal */
+    int init_fd, leash_fd, stdout_fd, stderr_fd; /* enter */
     uid_t uid;
     gid_t gid;
     gid_t *groups;
@@ -76,6 +83,13 @@ struct plan {
 
 /* plan.c: NULL, or what is wrong in words (static storage). */
 const char *plan_parse(int argc, char **argv, struct plan *plan);
+const char *plan_check_run(const struct plan *plan);
+const char *plan_check_enter(const struct plan *plan);
+
+/* main.c */
+void block_signals(void);
+pid_t spawn_command(const struct plan *plan, const int streams[2]);
+void wipe_arguments(char **argv);
 
 /* report.c. A step is one word; the daemon makes a sentence of step, errno and detail. */
 struct exit_times {
@@ -170,5 +184,25 @@ void output_open(struct output *out, const struct plan *plan, int write_ends[2])
 bool output_move(struct output *out, int which);
 void output_finish(struct output *out);
 
-/* reap.c */
+/* tty.c: nothing happens without --tty-fd */
+void tty_open(const struct plan *plan, int streams[2]);
+void tty_resize(uint32_t window);
+void tty_poll(struct pollfd fds[2]);
+void tty_serve(const struct pollfd fds[2], struct output *out);
+void tty_finish(struct output *out);
+
+/* reap.c: orders come as 8-byte messages */
+enum order_kind { ORDER_SIGNAL = 1, ORDER_SIGNAL_ALL = 2, ORDER_WINDOW = 3 };
+
+struct order {
+    uint8_t kind, signal;
+    uint16_t reserved;
+    uint32_t argument; /* window: rows << 16 | columns */
+};
+_Static_assert(sizeof(struct order) == 8, "the layout is a contract");
+
+int open_signals(void);
 _Noreturn void reap_forever(const struct plan *plan, struct output *out, pid_t command);
+
+/* enter.c: the exit code of the first stage */
+int enter(int argc, char **argv);

@@ -1,4 +1,4 @@
-/* worker-init run|keep|version: see init.h. */
+/* worker-init run|enter|keep|version: see init.h. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@
 #define WORKER_VERSION "unknown"
 #endif
 
-static void block_signals(void) {
+void block_signals(void) {
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
@@ -74,23 +74,23 @@ static int start_command(void *argument) {
 }
 
 /* As vfork: PID 1 waits until the child has exec'ed or failed, on the same memory. */
-static pid_t spawn_command(const struct plan *plan, const int write_ends[2]) {
+pid_t spawn_command(const struct plan *plan, const int streams[2]) {
     static char stack[64 << 10] __attribute__((aligned(16)));
-    struct start start = {plan, write_ends[0], write_ends[1]};
+    struct start start = {plan, streams[0], streams[1]};
     pid_t pid = clone(start_command, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &start);
     int saved = errno;
     if (report_command_failed())
         report_start_failure();
     if (pid < 0)
         fail_errno("fork", saved, "");
-    close(write_ends[0]);
-    close(write_ends[1]);
+    close(streams[0]);
+    close(streams[1]);
     return pid;
 }
 
 /* The plan is nobody's business once it is carried out: what `ps` shows of PID 1 inside
  * the job is its name alone. */
-static void wipe_arguments(char **argv) {
+void wipe_arguments(char **argv) {
     for (; *argv != NULL; argv++)
         memset(*argv, 0, strlen(*argv));
 }
@@ -106,6 +106,7 @@ static _Noreturn void be_init(struct plan *plan, char **arguments) {
     view_build(plan);
     network_place_files(plan);
     output_open(&out, plan, write_ends);
+    tty_open(plan, write_ends);
     report_starting();
     pid_t command = spawn_command(plan, write_ends);
     if (plan->stdin_fd >= 0)
@@ -120,6 +121,8 @@ static int run(int argc, char **argv) {
     block_signals();
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* nobody traces it, not even while its ids change */
     const char *wrong = plan_parse(argc, argv, &plan);
+    if (wrong == NULL)
+        wrong = plan_check_run(&plan);
     if (wrong != NULL) {
         fprintf(stderr, "worker-init run: %s\n", wrong);
         return 125;
@@ -148,12 +151,15 @@ static int keep(void) {
 int main(int argc, char **argv) {
     if (argc >= 2 && strcmp(argv[1], "run") == 0)
         return run(argc - 2, argv + 2);
+    if (argc >= 2 && strcmp(argv[1], "enter") == 0)
+        return enter(argc - 2, argv + 2);
     if (argc == 2 && strcmp(argv[1], "keep") == 0)
         return keep();
     if (argc == 2 && strcmp(argv[1], "version") == 0) {
         puts("worker-init " WORKER_VERSION);
         return 0;
     }
-    fputs("usage: worker-init run OPTION… -- COMMAND ARGUMENT…\n       worker-init keep\n       worker-init version\n", stderr);
+    fputs("usage: worker-init run OPTION… -- COMMAND ARGUMENT…\n       worker-init enter OPTION… -- COMMAND ARGUMENT…\n"
+          "       worker-init keep\n       worker-init version\n", stderr);
     return 125;
 }

@@ -109,11 +109,20 @@ static bool parse_file(char **values, struct plan *plan) {
     return true;
 }
 
+static bool parse_window(char **values, struct plan *plan) {
+    uint64_t rows, columns;
+    if (!parse_u64(values[0], UINT16_MAX, 10, &rows) || !parse_u64(values[1], UINT16_MAX, 10, &columns))
+        return false;
+    plan->window = (uint32_t)(rows << 16 | columns);
+    return true;
+}
+
 enum option {
     CGROUP_FD, LOG_FD, INDEX_FD, EXIT_FD, STATUS_FD, CONTROL_FD, STDIN_FD, NET_FD,
     UID, GID, GROUPS, CAPS, UMASK, NO_SECCOMP, NET, HOSTNAME, ROOTFS, CWD, CWD_RO,
     TMP_SIZE, MAX_OUTPUT, RW, RO, BIND, BIND_RO, TMPFS, HIDE,
     ADDRESS, GATEWAY, OWN_FILE,
+    TTY_FD, WINDOW, INIT_FD, LEASH_FD, STDOUT_FD, STDERR_FD, CONTROLLING,
 };
 
 static const struct {
@@ -130,13 +139,18 @@ static const struct {
     [RW] = {"--rw", 1},               [RO] = {"--ro", 1},                 [BIND] = {"--bind", 2},
     [BIND_RO] = {"--bind-ro", 2},     [TMPFS] = {"--tmpfs", 2},           [HIDE] = {"--hide", 1},
     [ADDRESS] = {"--address", 1},     [GATEWAY] = {"--gateway", 1},       [OWN_FILE] = {"--own-file", 2},
+    [TTY_FD] = {"--tty-fd", 1},       [WINDOW] = {"--window", 2},         [INIT_FD] = {"--init-fd", 1},
+    [LEASH_FD] = {"--leash-fd", 1},   [STDOUT_FD] = {"--stdout-fd", 1},   [STDERR_FD] = {"--stderr-fd", 1},
+    [CONTROLLING] = {"--controlling", 0},
 };
 
 static bool set_fd(struct plan *plan, enum option option, const char *value) {
     int *const slots[] = {
         [CGROUP_FD] = &plan->cgroup_fd, [LOG_FD] = &plan->log_fd,         [INDEX_FD] = &plan->index_fd,
         [EXIT_FD] = &plan->exit_fd,     [STATUS_FD] = &plan->status_fd,   [CONTROL_FD] = &plan->control_fd,
-        [STDIN_FD] = &plan->stdin_fd,   [NET_FD] = &plan->net_fd,
+        [STDIN_FD] = &plan->stdin_fd,   [NET_FD] = &plan->net_fd,         [TTY_FD] = &plan->tty_fd,
+        [INIT_FD] = &plan->init_fd,     [LEASH_FD] = &plan->leash_fd,     [STDOUT_FD] = &plan->stdout_fd,
+        [STDERR_FD] = &plan->stderr_fd,
     };
     return parse_fd(value, slots[option]);
 }
@@ -161,6 +175,7 @@ static bool set_number(struct plan *plan, enum option option, const char *value)
 static bool set_option(struct plan *plan, enum option option, char **values) {
     switch (option) {
     case CGROUP_FD: case LOG_FD: case INDEX_FD: case EXIT_FD: case STATUS_FD: case CONTROL_FD: case STDIN_FD: case NET_FD:
+    case TTY_FD: case INIT_FD: case LEASH_FD: case STDOUT_FD: case STDERR_FD:
         return set_fd(plan, option, values[0]);
     case UID: case GID: case CAPS: case UMASK: case TMP_SIZE: case MAX_OUTPUT:
         return set_number(plan, option, values[0]);
@@ -180,26 +195,41 @@ static bool set_option(struct plan *plan, enum option option, char **values) {
     case ADDRESS: return parse_address(values[0], plan);
     case GATEWAY: return inet_pton(AF_INET, values[0], &plan->gateway) == 1;
     case OWN_FILE: return parse_file(values, plan);
+    case WINDOW: return parse_window(values, plan);
+    case CONTROLLING: plan->controlling = true; return true;
     }
     return false;
 }
 
-static const char *check_complete(const struct plan *plan) {
-    if (plan->log_fd < 0 || plan->index_fd < 0 || plan->exit_fd < 0 || plan->status_fd < 0 || plan->control_fd < 0)
-        return "--log-fd, --index-fd, --exit-fd, --status-fd and --control-fd are needed";
+static const char *check_who(const struct plan *plan) {
     if (plan->uid == (uid_t)-1 || plan->gid == (gid_t)-1)
         return "--uid and --gid are needed";
     if (plan->uid != 0 && plan->capabilities != 0)
         return "--capabilities are root's alone";
+    return NULL;
+}
+
+const char *plan_check_run(const struct plan *plan) {
+    if (plan->log_fd < 0 || plan->index_fd < 0 || plan->exit_fd < 0 || plan->status_fd < 0 || plan->control_fd < 0)
+        return "--log-fd, --index-fd, --exit-fd, --status-fd and --control-fd are needed";
     if (plan->net == NET_BRIDGE && (plan->net_fd < 0 || plan->address == 0 || plan->gateway == 0))
         return "--net bridge needs --net-fd, --address and --gateway";
-    return NULL;
+    return check_who(plan);
+}
+
+const char *plan_check_enter(const struct plan *plan) {
+    if (plan->cgroup_fd < 0 || plan->init_fd < 0 || plan->leash_fd < 0 || plan->status_fd < 0)
+        return "--cgroup-fd, --init-fd, --leash-fd and --status-fd are needed";
+    if (plan->stdout_fd < 0 || plan->stderr_fd < 0 || plan->stdout_fd == plan->stderr_fd)
+        return "--stdout-fd and --stderr-fd are needed, and apart";
+    return check_who(plan);
 }
 
 const char *plan_parse(int argc, char **argv, struct plan *plan) {
     *plan = (struct plan){
         .cgroup_fd = -1, .log_fd = -1, .index_fd = -1, .exit_fd = -1, .status_fd = -1, .control_fd = -1,
-        .stdin_fd = -1, .net_fd = -1, .uid = (uid_t)-1, .gid = (gid_t)-1, .umask = 022, .seccomp = true,
+        .stdin_fd = -1, .net_fd = -1, .tty_fd = -1, .window = 24 << 16 | 80, .init_fd = -1, .leash_fd = -1,
+        .stdout_fd = -1, .stderr_fd = -1, .uid = (uid_t)-1, .gid = (gid_t)-1, .umask = 022, .seccomp = true,
         .hostname = "job", .cwd = "/", .tmp_size = 1 << 30, .max_output = 64 << 20,
     };
     static char message[128];
@@ -226,5 +256,6 @@ const char *plan_parse(int argc, char **argv, struct plan *plan) {
     if (at + 1 >= argc)
         return "no command after --";
     plan->argv = argv + at + 1;
-    return check_complete(plan);
+    plan->controlling = plan->controlling || plan->tty_fd >= 0;
+    return NULL;
 }

@@ -15,15 +15,6 @@
 
 #include "init.h"
 
-enum order_kind { ORDER_SIGNAL = 1, ORDER_SIGNAL_ALL = 2 };
-
-struct order {
-    uint8_t kind, signal;
-    uint16_t reserved;
-    uint32_t argument;
-};
-_Static_assert(sizeof(struct order) == 8, "the layout is a contract");
-
 struct life {
     const struct plan *plan;
     struct output *out;
@@ -61,6 +52,8 @@ static void reap_children(struct life *life, bool wait) {
 static void obey(struct life *life) {
     struct order order;
     while (read(life->plan->control_fd, &order, sizeof order) == sizeof order) {
+        if (order.kind == ORDER_WINDOW)
+            tty_resize(order.argument);
         if (order.signal < 1 || order.signal > 64)
             continue;
         if (order.kind == ORDER_SIGNAL && !life->ended)
@@ -77,7 +70,7 @@ static void take_signals(struct life *life, int signals) {
     reap_children(life, false);
 }
 
-static int open_signals(void) {
+int open_signals(void) {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
@@ -89,14 +82,16 @@ static int open_signals(void) {
 
 static void wait_for_end(struct life *life, int signals) {
     while (!life->ended) {
-        struct pollfd fds[4] = {
+        struct pollfd fds[6] = {
             {.fd = signals, .events = POLLIN},
             {.fd = life->plan->control_fd, .events = POLLIN},
             {.fd = life->out->pipes[0], .events = POLLIN},
             {.fd = life->out->pipes[1], .events = POLLIN},
         };
-        if (poll(fds, 4, -1) < 0)
+        tty_poll(fds + 4);
+        if (poll(fds, 6, -1) < 0)
             continue;
+        tty_serve(fds + 4, life->out);
         for (int which = 0; which < 2; which++)
             if (fds[2 + which].revents != 0)
                 output_move(life->out, which);
@@ -120,6 +115,7 @@ _Noreturn void reap_forever(const struct plan *plan, struct output *out, pid_t c
     report_exit(life.code, life.status, &life.times, out->log.end, out->log.lost);
     kill(-1, SIGKILL);
     reap_children(&life, true);
+    tty_finish(out);
     output_finish(out);
     report_exit(life.code, life.status, &life.times, out->log.end, out->log.lost);
     _exit(0);
