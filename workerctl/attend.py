@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # not signal: its enums cost 5 ms
+import os
 
 from workerctl import exitcode, stdio
 from workerctl.wire import Connection, request
@@ -69,13 +70,14 @@ class Interrupts:
         self._stopping.send(request(self._stopping.next_id(), "job.stop", {"id": job_id}))
 
 
-def attend(params: dict[str, Any], *, follow: bool, as_json: bool) -> int:
-    """Runs a job to its end; its exit code."""
+def attend(params: dict[str, Any], *, follow: bool, as_json: bool, stdin: int | None = None, raw: bool = False) -> int:
+    """Runs a job to its end; its exit code. `stdin` is a descriptor for its standard
+    input, and closed here; `raw` shows its output unchanged on a terminal too."""
     from workerctl.verbs.run import warn
 
     interrupts = Interrupts()
     with Connection() as connection:
-        result = connection.call("job.run", params)
+        result = start(connection, params, stdin)
         warn(result)
         job_id = result["id"]
         interrupts.started(job_id)
@@ -84,9 +86,24 @@ def attend(params: dict[str, Any], *, follow: bool, as_json: bool) -> int:
         if follow:
             from workerctl.follow import stream_apart
 
-            stream_apart(connection, job_id)
+            stream_apart(connection, job_id, raw=raw)
         answer = waiting() if waiting else connection.call_patiently("job.wait", {"ids": [job_id]})
-    job = answer["finished"][0]
+    return finish(answer["finished"][0], as_json=as_json)
+
+
+def start(connection: Connection, params: dict[str, Any], stdin: int | None) -> dict[str, Any]:
+    """job.run; `stdin` is the job's from then on, and closed here."""
+    if stdin is None:
+        return connection.call("job.run", params)
+    try:
+        return connection.call("job.run", {**params, "stdin": True, "fds": 1}, [stdin])
+    finally:
+        if stdin > stdio.STDERR:
+            os.close(stdin)
+
+
+def finish(job: dict[str, Any], *, as_json: bool) -> int:
+    """The exit code of a finished job, after a word on its end."""
     _tell(job)
     if as_json:
         from workerctl.complete import complete_job

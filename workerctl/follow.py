@@ -60,12 +60,21 @@ def open_log(connection: Connection, job_id: str) -> Log:
     return Log(*fds)
 
 
-def stream_apart(connection: Connection, job_id: str) -> None:
-    """The output of a job, live, stdout to stdout and stderr to stderr."""
+def stream_apart(connection: Connection, job_id: str, *, raw: bool = False) -> None:
+    """The output of a job, live, stdout to stdout and stderr to stderr; made harmless
+    where those are terminals, unless `raw`."""
     # Where both lead to the same place the log has them in order already.
-    copy = copy_whole if os.path.sameopenfile(stdio.STDOUT, stdio.STDERR) else copy_apart
+    copy: Copy = copy_whole if os.path.sameopenfile(stdio.STDOUT, stdio.STDERR) else copy_apart
+    painter = None
+    if not raw and (stdio.is_terminal(stdio.STDOUT) or stdio.is_terminal(stdio.STDERR)):
+        from workerctl.escape import Painter
+
+        painter = Painter(colour=stdio.colour())
+        copy = painted_apart(painter)
     with open_log(connection, job_id) as log:
         pump(connection, job_id, log, 0, copy)
+    if painter is not None and stdio.is_terminal(stdio.STDOUT):
+        stdio.put(painter.finish())
 
 
 def bring(log: Log, start: int, copy: Copy, gaps: Gaps, until: int | None = None) -> int:
@@ -148,6 +157,27 @@ def only(stream: int) -> Copy:
                 parts, size = [], 0
         stdio.write_all(stdio.STDOUT, b"".join(parts))
         return max(start, end)
+
+    return copy
+
+
+def painted_apart(painter: Painter) -> Copy:
+    """A copy of each stream to its own descriptor, painted where that is a terminal."""
+    terminals = {fd for fd in (stdio.STDOUT, stdio.STDERR) if stdio.is_terminal(fd)}
+
+    def copy(log: Log, start: int, end: int, gaps: Gaps) -> int:
+        offset = start
+        for begin, stream, data in log.pieces(start, end):
+            if begin > offset:
+                gaps.add(begin - offset)
+            fd = STDERR if stream == STDERR else STDOUT
+            if fd in terminals:
+                text = painter.paint(stream, data)
+                stdio.write_all(fd, text.encode(stdio.encoding(), "backslashreplace"))
+            else:
+                stdio.write_all(fd, data)
+            offset = begin + len(data)
+        return offset
 
     return copy
 

@@ -179,6 +179,12 @@ def environment(args: Args) -> dict[str, str]:
             except UnicodeEncodeError:
                 continue  # nobody asked for this very variable
             env[name] = value
+    return {**env, **named_environment(args)}
+
+
+def named_environment(args: Args) -> dict[str, str]:
+    """What --env names, with its values."""
+    env = {}
     for given in args.texts("env"):
         name, equals, value = given.partition("=")
         if not name:

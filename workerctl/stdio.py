@@ -12,6 +12,7 @@ import sys
 
 from workerctl import plainjson
 
+STDIN = 0
 STDOUT = 1
 STDERR = 2
 

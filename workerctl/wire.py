@@ -122,20 +122,29 @@ class Connection:
         self._rest += data
         return bool(data)
 
-    def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """The result as plain JSON values. Raises what the daemon answers."""
+    def fileno(self) -> int:
+        """For poll(2): readable when an answer comes."""
+        return self._sock.fileno()
+
+    def ask(self, method: str, params: dict[str, Any], fds: Sequence[int] = ()) -> int:
+        """Sends a request; `take` has its answer under this number."""
         number = self.next_id()
-        self.send(request(number, method, params))
-        return self.take(number)
+        self.send(request(number, method, params), fds)
+        return number
+
+    def call(self, method: str, params: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        """The result as plain JSON values. `fds` go along. Raises what the daemon answers."""
+        return self.take(self.ask(method, params, fds))
 
     def take(self, number: int) -> dict[str, Any]:
         """The result of the request that was sent under this number."""
         return _result(_answer(self.receive(), {number}))
 
-    def call_with_fds(self, method: str, params: dict[str, Any], max_fds: int) -> tuple[dict[str, Any], list[int]]:
+    def call_with_fds(
+        self, method: str, params: dict[str, Any], max_fds: int, sent: Sequence[int] = ()
+    ) -> tuple[dict[str, Any], list[int]]:
         """As `call`, with the descriptors that ride on the answer, now the caller's to close."""
-        number = self.next_id()
-        self.send(request(number, method, params))
+        number = self.ask(method, params, sent)
         line, fds = self.receive_with_fds(max_fds)
         try:
             return _result(_answer(line, {number})), fds

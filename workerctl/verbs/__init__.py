@@ -23,6 +23,8 @@ VERBS = {
     "status": "show all about a job",
     "out": "show a job's output",
     "replay": "show a job's output again, in the time it took",
+    "attach": "go to the terminal of a job",
+    "exec": "run one more command inside a job",
     "wait": "wait for jobs to finish",
     "stop": "stop jobs: ask, wait, then kill",
     "kill": "send a job a signal",

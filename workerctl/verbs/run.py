@@ -25,6 +25,11 @@ VERB = Verb(
         128+N when signal N killed it, 124 when its time was over, 125 when workerctl or workerd
         failed, 126 when the command cannot be executed and 127 when it was not found.
 
+        With -i the command reads your standard input itself: pipes and files at their own speed,
+        also after workerctl has gone. A terminal is never handed to it: workerctl passes on what is
+        typed (with --wait or -f), or -it gives the command a terminal of its own, for shells and
+        editors. Ctrl-P Ctrl-Q leaves that, and `workerctl attach` comes back.
+
         The command sees the machine's files read-only, its working directory as you may write
         it, and of your environment PATH HOME USER LOGNAME SHELL LANG LC_* TZ TERM.
     """,
@@ -32,6 +37,9 @@ VERB = Verb(
         "How to run it": [
             Option("--wait", "wait in silence until it ends; Ctrl-C goes to the job, twice stops it"),
             Option("-f --follow", "show its output live, stdout and stderr apart, until it ends"),
+            Option("-i --interactive", "give it your standard input; --wait then shows its output too"),
+            Option("-t --tty", "give it a terminal; with -i you are at it until it ends or you leave"),
+            Option("--detach-keys", "what leaves -it [$WORKERCTL_DETACH_KEYS or ctrl-p,ctrl-q]", "KEYS"),
             Option("--name", "a name, to use in place of the id", "NAME"),
             Option("-l --label", "a label, to find it by: ps --label", "KEY[=VALUE]", many=True),
             Option("-w --workdir", "where it runs [the current directory]", "DIR"),
@@ -105,18 +113,43 @@ VERB = Verb(
         ("run --timeout 10m --wait ./nightly", "stopped after ten minutes, exit code 124"),
         ("run --rw /srv/data --net bridge ./sync", "may write /srv/data, has a network"),
         ("run -p 8080:80 ./server", "on the machine's port 8080; -p alone means --net bridge"),
+        ("run -it --rm bash", "a shell in a job, forgotten when you leave it"),
+        ("run -i --wait wc -l < big.log", "a job in a pipeline"),
     ],
 )
 
 
 def main(args: Args) -> int:
     params = run_params(args)
-    if args.has("follow") or args.has("wait"):
+    stays = args.has("follow") or args.has("wait")
+    stdin = None
+    if args.has("tty"):
+        from workerctl.rawterm import size_of
+
+        params["spec"]["tty"] = True
+        params["window"] = size_of(stdio.STDIN)
+        if args.has("interactive"):
+            return _at_terminal(args, params)
+    elif args.has("interactive"):
+        from workerctl.feed import own_stdin
+
+        stdin = own_stdin(stays=stays)
+    if stays:
         from workerctl.attend import attend
 
-        return attend(params, follow=args.has("follow"), as_json=args.has("json"))
+        return attend(
+            params,
+            # Who pipes something in means to see what comes out.
+            follow=args.has("follow") or stdin is not None,
+            as_json=args.has("json"),
+            stdin=stdin,
+            raw=args.has("tty"),
+        )
     with Connection() as connection:
-        result = connection.call("job.run", params)
+        if stdin is None:
+            result = connection.call("job.run", params)
+        else:
+            result = connection.call("job.run", {**params, "stdin": True, "fds": 1}, [stdin])
     show_started(result, as_json=args.has("json"))
     return 0
 
@@ -129,6 +162,19 @@ def show_started(result: dict[str, Any], *, as_json: bool) -> None:
         stdio.put_json({**shown, "warnings": result.get("warnings", [])})
     else:
         stdio.put(result["id"] + "\n")
+
+
+def _at_terminal(args: Args, params: dict[str, Any]) -> int:
+    from workerctl.attach import need_terminal, stay
+    from workerctl.detachkeys import parse
+
+    keys = parse(args.text("detach-keys"))
+    need_terminal("run -it", "for a pipe or a file leave out -t, for output alone leave out -i")
+    params["queue"] = False  # nobody types at a job that waits
+    with Connection() as connection:
+        result = connection.call("job.run", params)
+    warn(result)
+    return stay(result["id"], keys, fresh=True, as_json=args.has("json"))
 
 
 def warn(result: dict[str, Any]) -> None:

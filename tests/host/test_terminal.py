@@ -1,0 +1,315 @@
+"""Jobs with terminals, as a person meets them: real programs in tmux."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.host.daemon import Daemon
+from tests.host.screen import Screen, needs, screen_of
+from workerd.job import Reason, State
+
+pytestmark = [needs("bash"), pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def screen(daemon: Daemon) -> Iterator[Screen]:
+    with screen_of(daemon) as made:
+        yield made
+
+
+def shell_in(screen: Screen, *options: str) -> None:
+    """`run -it` of a shell, up to its prompt."""
+    screen.type(f"w run -it {' '.join(options)} -e PS1='job> ' bash --norc --noprofile -i\n")
+    screen.wait(r"^job>$")
+
+
+def attach(screen: Screen, name: str, before: str = "") -> None:
+    """`attach` to a shell, up to its prompt."""
+    screen.type(f"clear; {before} echo again; w attach {name}\n")
+    screen.wait(r"^again\n(?s:.*)^job>$")
+
+
+def client_pid(text: str) -> int:
+    """The workerctl whose command line has `text` in it."""
+    found = subprocess.run(["pgrep", "-f", f"workerctl .*{text}"], capture_output=True, check=True).stdout.split()
+    return int(found[-1])
+
+
+class TestShell:
+    def test_has_a_terminal_of_the_right_size_and_its_own_exit_code(self, screen: Screen) -> None:
+        shell_in(screen)
+        screen.type("tty; stty size; echo $COLUMNS\n")
+        screen.wait(r"^/dev/pts/0\n24 80\n80\n")
+        screen.type("exit 5\n")
+        screen.wait(r"^host>$")
+        screen.type("echo code $?\n")
+        screen.wait(r"^code 5$")
+        screen.sane()
+
+    def test_job_control_works(self, screen: Screen) -> None:
+        shell_in(screen)
+        screen.type("sh -c 'echo ready; sleep 1000'\n")
+        screen.wait(r"^ready$")
+        screen.keys("C-z")
+        screen.wait(r"Stopped +sh -c")
+        screen.type("clear; fg\n")
+        screen.wait(r"^sh -c 'echo ready; sleep 1000'$")
+        screen.keys("C-c")
+        screen.wait(r"^\^C\njob>$")
+        screen.type("cat\n")
+        screen.keys("C-d")
+        screen.type("echo alive\n")
+        screen.wait(r"^alive$")
+
+    def test_ctrl_z_at_the_command_itself_does_not_leave_it_stopped_for_ever(self, screen: Screen) -> None:
+        screen.type("w run -it sh -c 'echo ready; read line; echo got $line'\n")
+        screen.wait(r"^ready$")
+        screen.keys("C-z")
+        screen.type("on\n")
+        screen.wait(r"^got on$")
+
+    def test_follows_the_size_of_the_window(self, screen: Screen) -> None:
+        shell_in(screen)
+        screen.type("trap 'echo now $(stty size)' WINCH\n")
+        screen.resize(61, 17)
+        screen.wait(r"^.*now 17 61$")
+
+    def test_utf8_is_erased_by_characters(self, screen: Screen) -> None:
+        screen.type("w run -it sh -c 'echo ready; read line; echo \"got [$line]\"'\n")
+        screen.wait(r"^ready$")
+        screen.type("aé漢")
+        screen.wait("aé漢")
+        screen.keys("BSpace", "BSpace")
+        screen.keys("Enter")
+        screen.wait(r"^got \[a\]$")
+
+    def test_the_terminal_is_the_users_own(self, daemon: Daemon) -> None:
+        job = daemon.run("sh", "-c", "stat -c '%u %g %a' /dev/pts/0; tty; ls /dev/pts", tty=True)
+        daemon.wait(job)
+        assert daemon.output(job).decode().split("\r\n") == ["0 5 620", "/dev/pts/0", "0  ptmx", ""]
+
+
+class TestLeaving:
+    def test_detached_the_job_runs_on_and_attach_comes_back(self, daemon: Daemon, screen: Screen) -> None:
+        shell_in(screen, "--name", "back")
+        screen.type("echo before\n")
+        screen.wait(r"^before$")
+        screen.keys("C-p", "C-q")
+        screen.wait(r"^workerctl: detached from job")
+        screen.type("echo code $?\n")
+        screen.wait(r"^code 0$")
+        screen.sane()
+        attach(screen, "back")
+        screen.wait(r"^again\n(?s:.*)^before\njob>$")
+        screen.type("exit 9\n")
+        screen.wait(r"^host>$")
+        screen.type("echo code $?\n")
+        screen.wait(r"^code 9$")
+
+    def test_ctrl_p_alone_still_goes_one_line_up(self, screen: Screen) -> None:
+        shell_in(screen)
+        screen.type("echo once\n")
+        screen.wait(r"^once\njob>$")
+        screen.keys("C-p")
+        screen.wait(r"^job> echo once$")
+        screen.keys("Enter")
+        screen.wait(r"^once\njob> echo once\nonce$")
+
+    def test_other_keys_by_option_and_by_environment(self, screen: Screen) -> None:
+        shell_in(screen, "--name", "keys", "--detach-keys", "ctrl-a,d")
+        screen.keys("C-a", "d")
+        screen.wait(r"detached from job")
+        attach(screen, "keys", "export WORKERCTL_DETACH_KEYS=ctrl-x;")
+        screen.keys("C-x")
+        screen.wait(r"detached from job")
+        screen.type("clear; w attach --detach-keys ctrl- keys\n")
+        screen.wait(r"write keys as ctrl-p,ctrl-q")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+    def test_a_signal_to_the_client_restores_the_terminal(self, screen: Screen, number: signal.Signals) -> None:
+        shell_in(screen, "--name", f"sig{int(number)}")
+        os.kill(client_pid(f"--name sig{int(number)}"), number)
+        screen.wait(r"^.*host>$")
+        screen.sane()
+
+    def test_the_end_of_the_job_restores_the_terminal(self, daemon: Daemon, screen: Screen) -> None:
+        shell_in(screen, "--name", "doomed")
+        assert daemon.ctl("kill", "doomed").returncode == 0
+        screen.wait(r"^.*host>$")
+        screen.type("echo code $?\n")
+        screen.wait(r"^code 137$")
+        screen.sane()
+
+    def test_stopped_and_continued_the_client_is_raw_again(self, screen: Screen) -> None:
+        shell_in(screen, "--name", "stopped")
+        os.kill(client_pid("--name stopped"), signal.SIGTSTP)
+        screen.wait(r"Stopped")
+        screen.sane()
+        screen.type("clear; fg\n")
+        screen.type("tty\n")
+        screen.wait(r"^/dev/pts/0$")
+        screen.type("exit\n")
+        screen.wait(r"^host>$")
+
+    def test_what_a_full_screen_program_switched_on_is_off_after_detaching(self, screen: Screen) -> None:
+        screen.type(
+            "w run -it sh -c \"printf '\\\\033[?1049h\\\\033[?25l\\\\033[?1000h\\\\033[?1hFULL'; sleep 1000\"\n"
+        )
+        screen.wait(r"^FULL")
+        assert screen.modes() == "alternate_on=1 cursor_flag=0 mouse_any_flag=1 keypad_cursor_flag=1"
+        screen.keys("C-p", "C-q")
+        screen.wait(r"detached from job")
+        screen.sane()
+
+
+class TestSeveralAtOnce:
+    def test_all_see_all_and_each_may_type(self, daemon: Daemon, screen: Screen) -> None:
+        shell_in(screen, "--name", "pair")
+        with screen_of(daemon) as other:
+            attach(other, "pair")
+            other.type("echo from-other\n")
+            screen.wait(r"^from-other$")
+            screen.type("echo from-first\n")
+            other.wait(r"^from-first$")
+
+    def test_the_size_is_that_of_who_began_to_type_last(self, daemon: Daemon, screen: Screen) -> None:
+        shell_in(screen, "--name", "sizes")
+        with screen_of(daemon, 50, 15) as other:
+            attach(other, "sizes")
+            other.type("stty size\n")
+            other.wait(r"^15 50$")
+            screen.type(" ")
+            screen.type("stty size\n")
+            screen.wait(r"^24 80$")
+
+
+class TestTheDaemonDies:
+    def test_killed_and_started_again_the_session_goes_on(self, own_daemon: Daemon) -> None:
+        with screen_of(own_daemon) as screen:
+            shell_in(screen)
+            own_daemon.restart()
+            screen.type("echo still-$((40+2))\n")
+            screen.wait(r"^still-42$")
+            screen.resize(66, 20)
+            screen.type("\nstty size\n")
+            screen.wait(r"^20 66$")
+            screen.type("exit 3\n")
+            screen.wait(r"^host>$")
+            screen.type("echo code $?\n")
+            screen.wait(r"^code 3$")
+
+    def test_killed_for_good_the_terminal_is_restored_with_an_error(self, own_daemon: Daemon) -> None:
+        with screen_of(own_daemon) as screen:
+            shell_in(screen)
+            own_daemon.kill()
+            screen.type("echo typed-without-a-daemon\n")
+            screen.wait(r"^typed-without-a-daemon$")  # the log and the terminal need no daemon
+            screen.wait(r"^workerctl: workerd is not running")
+            screen.type("echo code $?\n")
+            screen.wait(r"^code 125$")
+            screen.sane()
+
+
+class TestPrograms:
+    @needs("vim")
+    def test_vim_edits_and_redraws_for_whoever_attaches(self, daemon: Daemon, screen: Screen) -> None:
+        work = daemon.base / "vim"
+        work.mkdir(exist_ok=True)
+        screen.type(f"w run -it --name vim -w {work} vim -u NONE -N -c 'set ruler' file.txt\n")
+        screen.wait(r"^~")
+        screen.type("ihello from vim")
+        screen.wait(r"INSERT")
+        screen.keys("Escape")
+        screen.keys("C-p", "C-q")
+        screen.wait(r"detached from job")
+        screen.sane()
+        screen.type("clear; w attach vim\n")
+        screen.wait(r"^hello from vim(?s:.*)^~")
+        screen.resize(60, 18)
+        screen.type(":wq\n")
+        screen.wait(r"^host>$")
+        assert (work / "file.txt").read_text() == "hello from vim\n"
+        screen.sane()
+
+    @needs("less")
+    def test_less_pages(self, screen: Screen) -> None:
+        screen.type("w run -it sh -c 'seq 1000 | less'\n")
+        screen.wait(r"^23\n:")
+        screen.type(" ")
+        screen.wait(r"^46\n:")
+        screen.type("G")
+        screen.wait(r"^1000\n")
+        screen.type("q")
+        screen.wait(r"^host>$")
+        screen.sane()
+
+    @needs("top")
+    def test_top_draws_and_quits(self, screen: Screen) -> None:
+        screen.type("w run -it top -d 1\n")
+        shown = screen.wait(r"PID USER")
+        assert re.search(r"^top - ", shown, re.MULTILINE)
+        screen.wait(r"top$")
+        screen.type("q")
+        screen.wait(r"^host>$")
+        screen.sane()
+
+
+class TestPlain:
+    def test_hostile_output_is_harmless_without_t(self, screen: Screen) -> None:
+        screen.type("w run -f sh -c \"printf 'a\\\\033[2Jb\\\\033[?1049hc\\\\n'; printf '\\\\033[8mx\\\\n' >&2\"\n")
+        screen.wait(r"^a\\x1b\[2Jb\\x1b\[\?1049hc$")
+        screen.wait(r"^\\x1b\[8mx$")
+        assert "alternate_on=0" in screen.modes()
+
+    def test_typed_lines_reach_a_job_without_a_terminal(self, screen: Screen) -> None:
+        screen.type("w run -i -f sh -c 'test -t 0 || echo no terminal; sed s/^/got:/'\n")
+        screen.wait(r"^no terminal$")
+        screen.type("one\n")
+        screen.wait(r"^got:one$|^one$")
+        screen.keys("C-d")
+        screen.wait(r"^got:one(?s:.*)^host>$")
+
+    def test_ctrl_c_interrupts_the_job_and_twice_stops_it(self, daemon: Daemon, screen: Screen) -> None:
+        script = (
+            "trap 'echo interrupted' INT; trap 'echo terminated; exit 4' TERM; echo up; while :; do sleep 0.1; done"
+        )
+        screen.type(f'w run -f --name ints sh -c "{script}"\n')
+        screen.wait(r"^up$")
+        screen.keys("C-c")
+        screen.wait(r"^interrupted$")
+        screen.keys("C-c")
+        screen.wait(r"^terminated$")
+        screen.wait(r"^host>$")
+        screen.type("echo code $?\n")
+        screen.wait(r"^code 4$")
+        with daemon.client() as client:
+            job = client.status("ints")
+        assert (job.state, job.reason) == (State.FINISHED, Reason.STOPPED)
+
+    def test_it_without_a_terminal_says_what_to_write(self, daemon: Daemon) -> None:
+        done = daemon.ctl("run", "-it", "true")
+        assert done.returncode == 125
+        assert b"leave out -t" in done.stderr
+        done = daemon.ctl("attach", "whatever")
+        assert done.returncode == 125
+        assert b"workerctl out -f whatever" in done.stderr
+
+    def test_a_job_without_a_terminal_cannot_be_attached_to(self, daemon: Daemon, screen: Screen) -> None:
+        job = daemon.run("sleep", "100")
+        screen.type(f"w attach {job}\n")
+        screen.wait(r"it was started without -t")
+        screen.sane()
+
+    def test_rm_forgets_the_job(self, daemon: Daemon, screen: Screen) -> None:
+        screen.type("w run -it --rm --name gone sh -c 'echo bye; exit 6'\n")
+        screen.wait(r"^bye$")
+        screen.wait(r"^host>$")
+        screen.type("echo code $?; while w status gone > /dev/null; do sleep 0.2; done\n")
+        screen.wait(r"^code 6$")
+        screen.wait(r"^workerctl: .*gone")
