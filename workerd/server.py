@@ -25,6 +25,9 @@ from workerd.service import Service
 
 log = logging.getLogger("workerd")
 
+_BACKLOG = 128
+"""connections that wait to be accepted; who comes then waits in connect(2), in turn. So
+nobody stands behind thousands of somebody else's"""
 _ACCEPTED_AT_ONCE = 64
 _TURN_REQUESTS, _TURN_BYTES = 16, 64 << 10
 """taken of one user's before another's turn"""
@@ -56,6 +59,7 @@ class Server:
 
     def start(self) -> None:
         self._accepting = True
+        self._sock.listen(_BACKLOG)  # anew: systemd's may be longer
         self.loop.add_reader(self._sock, self._accept)
 
     def stop_accepting(self) -> None:
@@ -201,7 +205,7 @@ def bind(path: str, group: int | None) -> socket.socket:
             os.umask(saved)
         if group is not None:
             os.chown(path, -1, group)
-        sock.listen(1024)
+        sock.listen(_BACKLOG)
     except BaseException:
         sock.close()
         raise
