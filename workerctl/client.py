@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from workerctl.wire import Connection
 from workerd import errors, fdpass, protocol
-from workerd.job import Job, JobSpec, State
+from workerd.job import Job, JobSpec, Limits, State
 from workerd.output import Log
 from workerd.protocol import METHODS, Params
 
@@ -95,6 +95,26 @@ class Client:
 
     def kill(self, job: str, signal: int = 9, *, all: bool = False) -> Job:
         return _typed(self.call("job.kill", protocol.KillParams(job, signal=signal, all=all)), Job)
+
+    def pause(self, job: str) -> Job:
+        return _typed(self.call("job.pause", protocol.JobParams(job)), Job)
+
+    def resume(self, job: str) -> Job:
+        return _typed(self.call("job.resume", protocol.JobParams(job)), Job)
+
+    def update(self, job: str, limits: Limits, *, lift: Sequence[str] = (), timeout: int | None = None) -> Job:
+        """Other limits: all of them, or none where one is refused."""
+        return _typed(self.call("job.update", protocol.UpdateParams(job, limits, tuple(lift), timeout)), Job)
+
+    def rerun(self, job: str) -> protocol.RunResult:
+        return _typed(self.call("job.rerun", protocol.JobParams(job)), protocol.RunResult)
+
+    def rename(self, job: str, name: str | None) -> Job:
+        return _typed(self.call("job.rename", protocol.RenameParams(job, name)), Job)
+
+    def remove(self, job: str, *, force: bool = False) -> Job:
+        """Forget a finished job; with `force`, stop it first. The job as it was."""
+        return _typed(self.call("job.remove", protocol.RemoveParams(job, force)), Job)
 
     def open_output(self, job: str) -> Log:
         """The job's log, to be read at file speed and to be closed by the caller."""

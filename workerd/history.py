@@ -69,8 +69,11 @@ class History:
         self._tasks.create_task(self._forget([job_id]))
 
     async def _take_up(self) -> None:
-        for job_id in await self._registry.call(lambda store: store.to_remove()):
-            self._remove_later(job_id)
+        try:
+            for job_id in await self._registry.call(lambda store: store.to_remove()):
+                self._remove_later(job_id)
+        except WorkerError as error:
+            log.error("which finished jobs are to be removed could not be read: %s", error)
         await self._look()
 
     def _arm(self, seconds: float) -> None:
@@ -98,6 +101,8 @@ class History:
             oldest = await self._registry.call(lambda store: store.oldest_end())
             if oldest is not None and limits.age is not None:
                 self._arm(max(1.0, (oldest + limits.age - now()) / 1e6))
+        except WorkerError as error:
+            log.error("the history of jobs could not be read: %s", error)
         finally:
             self._running = False
 

@@ -28,6 +28,7 @@ from workerd.registry import Live, Registry, monotonic, now
 from workerd.storedoutput import StoredOutput
 from workerd.supervisor import NETS, Supervisor
 from workerd.totals import Stored
+from workerd.units import format_duration
 from workerd.walltimer import WallTimer
 
 log = logging.getLogger("workerd")
@@ -182,7 +183,7 @@ class Queue:
         left = self._time_left(job)
         if left is None:
             return None
-        return "for its next try" if job.restarts else "for its time"
+        return f"for its {'next try' if job.restarts else 'time'}, in {format_duration(left)}"
 
     def _time_left(self, job: Job) -> int | None:
         """Microseconds; None where its time has come."""
@@ -262,8 +263,13 @@ class Queue:
 
     async def _judge_late(self, live: Live, condition: After) -> None:
         ended: Job | None = None
-        with _logged(live), contextlib.suppress(NoSuchJob):
+        try:
             ended = await self._registry.call(lambda store: store.get(condition.id))
+        except NoSuchJob:
+            pass  # nobody remembers it
+        except WorkerError as error:
+            log.error("job %s waits on: how %s ended could not be read: %s", live.job.id, condition.id, error)
+            return
         if live.job.state is State.QUEUED and condition in live.job.after:
             self._judge(live, condition, ended)
             self._take_up(live)

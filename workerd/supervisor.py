@@ -38,6 +38,8 @@ _EMPTY_PATIENCE = 3.0
 _TRIES = 3
 _PATH_PATIENCE = 10.0
 """seconds that looking up a path of the caller's may take"""
+_START_AGAIN = 5_000_000
+"""microseconds after which a waiting job is started again whose start could not be recorded"""
 _SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
@@ -123,11 +125,17 @@ class Supervisor:
 
     async def start_waiting(self, live: Live) -> None:
         """Start a job that waited, and is `starting` now. Nobody is there to be told of a
-        failure: it is the job's outcome."""
+        failure: it is the job's outcome. Where not even that it starts can be recorded
+        (a full disk, say), it waits on."""
         job_id = live.job.id
         try:
             await self.registry.record(live.job)
             env = await self.registry.call(lambda store: store.environ(job_id))
+        except WorkerError as error:
+            log.error("job %s waits on: %s", job_id, error)
+            self._wait_on(live)
+            return
+        try:
             try:
                 prepared = await self._prepared(live)
             except (WorkerError, OSError) as error:
@@ -136,6 +144,12 @@ class Supervisor:
             await self._start(live, env, prepared, None)
         except (WorkerError, OSError) as error:
             log.info("job %s: %s", job_id, error)
+
+    def _wait_on(self, live: Live) -> None:
+        if live.job.state is State.STARTING:
+            pause = _START_AGAIN
+            live.job = change(live.job, State.QUEUED, start_at=now() + pause, start_mono=monotonic() + pause)
+            self.cleared(live)
 
     async def _prepared(self, live: Live) -> tuple[JobCgroup, jobfiles.OpenFiles] | None:
         """As `_prepare`, undone where it fails; None where the job is to be stopped by now."""
