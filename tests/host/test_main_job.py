@@ -66,6 +66,12 @@ class TestView:
         assert set(text.split()) <= {"/dev/shm"}
 
 
+class TestSignals:
+    def test_none_is_blocked_or_ignored(self, daemon: Daemon) -> None:
+        _, text = daemon.shell("grep -E '^Sig(Blk|Ign)' /proc/self/status")
+        assert [line.split()[1].strip("0") for line in text.splitlines()] == ["", ""]
+
+
 class TestOutcome:
     @pytest.mark.parametrize("code", [0, 1, 42, 255])
     def test_exit_code(self, daemon: Daemon, code: int) -> None:

@@ -145,10 +145,13 @@ static void enter_cwd(const struct plan *plan) {
         fail_errno("chdir", ENOENT, plan->cwd);
 }
 
+/* Raw, since libc keeps the first real-time signals to itself, and whoever started the
+ * daemon may have left those ignored too. */
 static void default_signals(void) {
+    static const char default_action[64]; /* struct kernel_sigaction: SIG_DFL, no flags */
     for (int signal_number = 1; signal_number < 65; signal_number++)
         if (signal_number != SIGKILL && signal_number != SIGSTOP)
-            signal(signal_number, SIG_DFL);
+            syscall(SYS_rt_sigaction, signal_number, default_action, NULL, 8);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
