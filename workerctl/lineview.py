@@ -39,5 +39,9 @@ def fields(stream: int, time: int, line: bytes) -> dict[str, Any]:
         return {**made, "base64": b64encode(line).decode()}
 
 
-def as_json(stream: int, time: int, line: bytes) -> bytes:
-    return plainjson.dumps(fields(stream, time, line)) + b"\n"
+def as_json(*, terminal: bool) -> Callable[[int, int, bytes], bytes]:
+    """One JSON object a line; on a terminal in ASCII alone, where escapes stay text."""
+    import json
+
+    encode = (lambda value: json.dumps(value).encode()) if terminal else plainjson.dumps
+    return lambda stream, time, line: encode(fields(stream, time, line)) + b"\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -12,6 +13,7 @@ import pytest
 from tests.unit.workerctl_fakes import HEADER, RECORD
 from workerctl import lines
 from workerctl.lines import Lines
+from workerctl.lineview import as_json
 from workerctl.match import Search
 from workerctl.moments import moment_of, shown
 from workerctl.options import UsageError
@@ -41,6 +43,15 @@ class TestLines:
             out += b"".join(line for *_, line in made.feed(1, 0, whole[place : place + size]))
             place += size
         assert out + b"".join(line for *_, line in made.rest()) == whole
+
+
+class TestJson:
+    def test_on_a_terminal_nothing_but_ascii(self) -> None:
+        line = "a\u202eb\x9b\x1b[1m\n".encode()
+        assert as_json(terminal=True)(2, 5_000, line) == (
+            b'{"time": 5, "stream": "stderr", "data": "a\\u202eb\\u009b\\u001b[1m\\n"}\n'
+        )
+        assert json.loads(as_json(terminal=False)(2, 5_000, line))["data"].encode() == line
 
 
 class TestMoments:

@@ -83,7 +83,9 @@ def _copy(args: Args) -> tuple[Copy, Callable[[], None]]:
     if args.has("json") or args.has("timestamps"):
         from workerctl.lineview import as_json, stamped
 
-        return lined(as_json if args.has("json") else stamped(paint, utc=args.has("utc")), stream)
+        if args.has("json"):
+            return lined(as_json(terminal=stdio.is_terminal(stdio.STDOUT)), stream)
+        return lined(stamped(paint, utc=args.has("utc")), stream)
     if paint is not None:
         return painted(paint, stream), lambda: stdio.put(paint.finish())
     return only(stream) if stream else copy_whole, lambda: None
