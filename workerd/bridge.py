@@ -6,8 +6,8 @@ first job asks for a network, since pyroute2 takes 300 ms.
                    from it goes to the bridge and never to another job, whatever it is
         eth0       the job's end, in its network namespace
 
-A job's address is in the last four bytes of its veth's hardware address, so the kernel
-itself says which job has which.
+A job's address is in the last four bytes of its veth's hardware address too, for whoever
+looks at them from the machine (`ip link`).
 
 The synchronous IPRoute, for a thread of its own: the kernel carries a request out
 within sendmsg(2), under a lock that the whole machine shares, so that pyroute2's

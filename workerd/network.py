@@ -2,7 +2,7 @@
 undone when the job ends.
 
 What must hold. All that belongs to a job can be found again from what the kernel has
-(links, and the address in them) and from the job's record, so that a restarted daemon
+(its link, by name) and from the job's record (address, published ports), so that a restarted daemon
 takes it up as it is, and removes what is nobody's. That there is a bridge of ours is
 noted in <runtime>/network.json before it is made.
 
