@@ -21,6 +21,7 @@ VERBS = {
     "run": "start a command as a job",
     "ps": "list jobs",
     "status": "show all about a job",
+    "explain": "say why a job ended so, and what to change",
     "out": "show a job's output",
     "replay": "show a job's output again, in the time it took",
     "attach": "go to the terminal of a job",

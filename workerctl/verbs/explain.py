@@ -1,0 +1,65 @@
+"""`explain`: why a job ended as it did, or what holds it up, and what to change."""
+
+from __future__ import annotations
+
+import time
+
+from workerctl import stdio
+from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.wire import Connection
+
+VERB = Verb(
+    "explain",
+    "[OPTIONS] ID",
+    "Say why a job ended as it did, or what holds it up, and what to change.",
+    text="""
+        It weighs what the kernel counted (memory, CPU, processes, disks), what workerd did,
+        the signal, and shows the last lines of stderr. A command line that it gives runs the
+        job with your own environment.
+    """,
+    groups={"Options": [Option("--json", "as JSON: kind, what, facts, advice, command")]},
+    examples=[("explain build", "the job named build"), ("explain --json k3v | jq -r .command", "what to run instead")],
+)
+
+LINES = 5
+_WINDOW = 64 << 10
+
+
+def main(args: Args) -> int:
+    from workerctl.verdict import explain
+
+    if len(args.words) != 1:
+        raise UsageError("explain which job? Write: workerctl explain ID")
+    with Connection() as connection:
+        job = connection.call("job.status", {"id": args.words[0]})
+        stderr = _last_lines(connection, job["id"])
+    verdict = explain(job, time.time_ns() // 1000, stderr)
+    if args.has("json"):
+        stdio.put_json({"id": job["id"], **verdict.as_json()})
+        return 0
+    lines = [f"{job['id']}: {verdict.what}.", *(f"  {fact}" for fact in verdict.facts)]
+    if verdict.advice:
+        lines.append(f"What to do: {verdict.advice}{':' if verdict.command else '.'}")
+    if verdict.command:
+        lines.append(f"  {verdict.command}")
+    stdio.put("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+def _last_lines(connection: Connection, job_id: str) -> list[str]:
+    """Of its stderr, made harmless for a terminal."""
+    from base64 import b64decode
+
+    from workerd.errors import WorkerError, WrongState
+
+    try:
+        end = connection.call("output.wait", {"id": job_id, "timeout": 0})["end"]
+        params = {"id": job_id, "offset": max(0, end - _WINDOW), "length": _WINDOW, "stream": 2}
+        data = b64decode(connection.call("output.read", params)["data"])
+    except WrongState:
+        return []  # it never ran
+    except WorkerError as error:
+        return [f"(cannot be read: {error})"]
+    text = data.decode(errors="replace")
+    lines = [line for line in text.split("\n") if line.strip()][-LINES:]
+    return ["".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)[:200] for line in lines]
