@@ -62,9 +62,9 @@ async def _find_or_fence(live: Live) -> Account | None:
     removed: a first stage of worker-init that is only now about to clone then fails, so
     that the outcome which is found next is the last word."""
     live.pidfd = _find_init(live)
-    account = take_account(live.cgroup)
     if live.pidfd >= 0:
         return None
+    account = take_account(live.cgroup)
     if live.cgroup is not None:
         try:
             live.cgroup.remove()
