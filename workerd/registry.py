@@ -141,7 +141,9 @@ class Registry:
             jobrecord.admit(self._directory(job.id), job, env)
         except OSError as error:
             store.delete((job.id,))
-            raise Exhausted(f"cannot record a job: {error.filename}: {error.strerror}", errno=error.errno) from error
+            where = f"{error.filename}: " if error.filename else ""
+            message = f"cannot record a job: {where}{error.strerror}; free space for workerd's state directory"
+            raise Exhausted(message, errno=error.errno) from error
 
     async def record(self, job: Job) -> bool:
         """Commit a changed job, which holds from now on: False where the disk is full or

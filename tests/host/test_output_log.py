@@ -17,6 +17,7 @@ import pytest
 
 from tests.host.daemon import ROOT, Daemon
 from workerd import protocol
+from workerd.errors import Exhausted
 from workerd.job import Job, Reason
 from workerd.output import STDERR, STDOUT, Log
 
@@ -207,14 +208,14 @@ class TestDamage:
 
 
 @contextmanager
-def on_file_system(kind: str, options: str, *, wrapper: str = "") -> Iterator[Daemon]:
+def on_file_system(kind: str, options: str, *, source: str = "none", wrapper: str = "") -> Iterator[Daemon]:
     """A daemon whose state lies on a file system of its own, in its own mount namespace."""
 
     class Elsewhere(Daemon):
         def command(self) -> list[str]:
             python, _, module, *rest = super().command()
             program = wrapper or f"import runpy; runpy.run_module({module!r}, run_name='__main__')"
-            mount = f'mkdir -p "$0" && mount -t {kind} {options} none "$0" && exec "$@"'
+            mount = f'mkdir -p "$0" && mount -t {kind} {options} {source} "$0" && exec "$@"'
             return ["unshare", "-m", "sh", "-c", mount, str(self.state), python, "-c", program, *rest]
 
     daemon = Elsewhere()
@@ -259,6 +260,38 @@ class TestFullDisk:
             job = daemon.wait(job_id)
             assert job.output_lost > 2_000_000
             assert daemon.output(job_id).strip(b"\0") == b"after\n"
+
+
+class TestFullExt4:
+    """Where space is allotted late, and punching a hole may need some itself."""
+
+    @pytest.fixture
+    def image(self, tmp_path: Path) -> str:
+        path = tmp_path / "image"
+        with path.open("wb") as file:
+            file.truncate(24 * MIB)
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(path)], check=True)
+        place = tmp_path / "mounted"
+        place.mkdir()
+        tried = subprocess.run(["unshare", "-m", "mount", "-o", "loop", str(path), str(place)], capture_output=True)
+        if tried.returncode:
+            pytest.skip(f"no loop device here: {tried.stderr.decode().strip()}")
+        return str(path)
+
+    def test_the_outcome_is_known_and_the_loss_counted(self, image: str) -> None:
+        with on_file_system("ext4", "-o loop", source=image) as daemon:
+            job, _ = daemon.shell("head -c 40000000 /dev/zero; exit 7")
+            assert (job.reason, job.exit_code) == (Reason.EXITED, 7)
+            assert job.output_lost > 10_000_000
+            assert (job.output_end or 0) + job.output_lost == 40_000_000
+            with pytest.raises(Exhausted, match=r"No space left|full"):
+                daemon.run("sh", "-c", "head -c 1000000 /dev/zero; exit 1")
+
+    def test_a_cap_that_fits_loses_nothing(self, image: str) -> None:
+        with on_file_system("ext4", "-o loop", source=image) as daemon:
+            job = daemon.wait(daemon.run("sh", "-c", "seq -f %09.0f 1 3000000", max_output=4 * MIB))
+            assert (job.output_end, job.output_lost) == (30_000_000, 0)
+            assert daemon.output(job.id).endswith(b"003000000\n")
 
 
 class TestFileSystems:
