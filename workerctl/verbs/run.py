@@ -140,7 +140,7 @@ def main(args: Args) -> int:
         return attend(
             params,
             # Who pipes something in means to see what comes out.
-            follow=args.has("follow") or stdin is not None,
+            follow=args.has("follow") or args.has("interactive"),
             as_json=args.has("json"),
             stdin=stdin,
             raw=args.has("tty"),
