@@ -39,13 +39,6 @@ def _key(name: str, text: str, where: str) -> int:
     raise UsageError(f"{where} {text}: write keys as ctrl-p,ctrl-q or ctrl-a,d; none for no such keys")
 
 
-def named(keys: bytes) -> str:
-    """As a person would say it."""
-    signs = {code: sign for sign, code in PUNCTUATION.items()}
-    names = [chr(key) if key >= 32 else "Ctrl-" + (signs.get(key) or chr(key + ord("a") - 1)).upper() for key in keys]
-    return " ".join(names)
-
-
 class Filter:
     """Takes what is typed; gives what is to be passed on."""
 

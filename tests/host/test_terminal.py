@@ -75,10 +75,12 @@ class TestShell:
         screen.wait(r"^got on$")
 
     def test_follows_the_size_of_the_window(self, screen: Screen) -> None:
-        shell_in(screen)
-        screen.type("trap 'echo now $(stty size)' WINCH\n")
+        script = "trap 'echo now \\$(stty size)' WINCH; echo ready; while :; do sleep 0.1; done"
+        screen.type(f'w run -it sh -c "{script}"\n')
+        screen.wait(r"^ready$")
         screen.resize(61, 17)
-        screen.wait(r"^.*now 17 61$")
+        screen.wait(r"^now 17 61$")
+        screen.keys("C-c")
 
     def test_utf8_is_erased_by_characters(self, screen: Screen) -> None:
         screen.type("w run -it sh -c 'echo ready; read line; echo \"got [$line]\"'\n")
@@ -257,6 +259,38 @@ class TestPrograms:
         screen.wait(r"top$")
         screen.type("q")
         screen.wait(r"^host>$")
+        screen.sane()
+
+
+class TestExec:
+    def test_a_shell_in_a_job_has_a_terminal_of_its_own(self, daemon: Daemon, screen: Screen) -> None:
+        job = daemon.run("sleep", "1000", tty=True)
+        screen.type(f"w exec -it -e PS1='in> ' {job} bash --norc --noprofile -i\n")
+        screen.wait(r"^in>$")
+        screen.type("tty; stty size; ps -o comm= -p 2\n")
+        screen.wait(r"^/dev/pts/1\n24 80\nsleep$")
+        screen.type("sh -c 'echo ready; sleep 1000'\n")
+        screen.wait(r"^ready$")
+        screen.keys("C-c")
+        screen.wait(r"^\^C\n+in>$")
+        screen.resize(70, 20)
+        screen.type("stty size\n")
+        screen.wait(r"^20 70$")
+        screen.type("exit 8\n")
+        screen.wait(r"^host>$")
+        screen.type("echo code $?\n")
+        screen.wait(r"^code 8$")
+        screen.sane()
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_to_the_client_restores_the_terminal(
+        self, daemon: Daemon, screen: Screen, number: signal.Signals
+    ) -> None:
+        job = daemon.run("sleep", "1000")
+        screen.type(f"w exec -it -e PS1='in> ' {job} bash --norc --noprofile -i\n")
+        screen.wait(r"^in>$")
+        os.kill(client_pid(f"exec -it .*{job}"), number)
+        screen.wait(r"host>$")
         screen.sane()
 
 
