@@ -220,8 +220,8 @@ class Queue:
         """Put a queued job where it belongs: with those that wait for a job, for a time, or for room."""
         job = live.job
         self._forget(job.id)
-        if job.state is not State.QUEUED or live.cgroup is not None or not self._started:
-            return  # with a cgroup: what is left of its last try is not cleared yet
+        if job.state is not State.QUEUED or live.clearing or not self._started:
+            return
         for condition in job.after:
             if self._registry.get(condition.id) is not None:
                 self._dependents.setdefault(condition.id, set()).add(job.id)

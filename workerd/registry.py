@@ -54,7 +54,7 @@ def monotonic() -> int:
 class Live:
     """A job that is not finished: it has, had or will have processes. Owns the pidfd and the cgroup's fd."""
 
-    __slots__ = ("cgroup", "files", "job", "pidfd", "stop_timer", "window")
+    __slots__ = ("cgroup", "clearing", "files", "job", "pidfd", "stop_timer", "window")
 
     def __init__(self, job: Job, files: JobFiles, cgroup: JobCgroup | None = None) -> None:
         self.job = job
@@ -65,6 +65,8 @@ class Live:
         self.stop_timer: asyncio.TimerHandle | None = None
         self.window = (24, 80)
         """rows and columns that its terminal starts with, where it has one"""
+        self.clearing = False
+        """whether something of its last try is still there: it must not start yet"""
 
     def thaw(self) -> None:
         """Let a paused job go on; nothing where it is gone."""

@@ -298,11 +298,13 @@ class Supervisor:
         end = ended.output_end
         if end is None:
             end = stored_output(live.files).get("output_end", 0)
+        live.clearing = True
         live.job = restarting.again(live.job, ended, wait, now(), monotonic(), end)
         await self.registry.record(live.job)
         self.registry.release(live)
         await self.network.release(ended)
         await self._clear(live)
+        live.clearing = False
         self.cleared(live)
 
     async def _clear(self, live: Live) -> None:
