@@ -88,7 +88,10 @@ class Service:
         jobs = await self._registry.list(call.peer, params)
         more = len(jobs) > params.limit
         jobs = jobs[: params.limit]
-        return Answer(protocol.ListResult(tuple(jobs), jobs[-1].id if more else None))
+        # The store may be behind (workerd.backlog): what has ended meanwhile was not asked for.
+        wanted = params.states or (tuple(State) if params.all else tuple(set(State) - {State.FINISHED}))
+        shown = tuple(job for job in jobs if job.state in wanted)
+        return Answer(protocol.ListResult(shown, jobs[-1].id if more else None))
 
     async def _wait(self, call: Call) -> Answer:
         params: protocol.WaitParams = call.params
