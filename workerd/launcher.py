@@ -19,6 +19,7 @@ from typing import NamedTuple
 from workerd import jobfiles, sandbox
 from workerd.errors import CannotExecute, CommandNotFound, Exhausted, StartFailed, WorkerError
 from workerd.job import Job
+from workerd.sealedprogram import SealedProgram
 
 _WALL = 0x40000000
 """__WALL of waitpid(2): PID 1 was cloned without an exit signal"""
@@ -101,13 +102,14 @@ class Launcher:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, init_path: str, hidden: tuple[str, ...]) -> None:
         self._loop = loop
-        self._init_path = init_path
+        self._program = SealedProgram(init_path)
         self._hidden = hidden
         self._first_stages: set[int] = set()
         loop.add_signal_handler(signal.SIGCHLD, self._reap_first_stages)
 
     def close(self) -> None:
         self._loop.remove_signal_handler(signal.SIGCHLD)
+        self._program.close()
 
     async def start(self, launch: Launch) -> Started:
         """Raises StartFailed (or its kinds) with the step that failed, Exhausted, OSError,
@@ -215,15 +217,15 @@ class Launcher:
         return self._spawn(words, launch.env, fds.named(), launch.job.id)
 
     def _spawn(self, words: list[str], env: dict[str, str], fds: list[tuple[str, int]], job_id: str) -> int:
-        # Duplicated onto itself, an fd loses close-on-exec in the child alone (posix_spawn(3)).
-        actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for _, fd in fds]
         try:
-            return os.posix_spawn(
-                self._init_path,
-                ["worker-init", *words],
-                env,
-                file_actions=actions,
-            )
+            try:
+                return self._execute(words, env, fds)
+            except OSError as error:
+                if error.errno != errno.ETXTBSY:
+                    raise
+                # Somebody (root, in a job of root's) holds our copy open for writing.
+                self._program.renew()
+                return self._execute(words, env, fds)
         except OSError as error:
             if error.errno == errno.E2BIG:
                 message = "the arguments and the environment are too long for the kernel"
@@ -231,6 +233,11 @@ class Launcher:
             if error.errno in (errno.EAGAIN, errno.ENOMEM):
                 raise Exhausted(f"cannot start a process: {error.strerror}") from error
             raise
+
+    def _execute(self, words: list[str], env: dict[str, str], fds: list[tuple[str, int]]) -> int:
+        # Duplicated onto itself, an fd loses close-on-exec in the child alone (posix_spawn(3)).
+        actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for _, fd in fds]
+        return os.posix_spawn(self._program.path, ["worker-init", *words], env, file_actions=actions)
 
     async def _read(self, fd: int, data: bytearray, *, until: bytes | None) -> None:
         """To the end, or until a line that begins so."""

@@ -16,7 +16,7 @@ from tests.host.attackers import OTHER, USER, Attacker
 from tests.host.daemon import ENV, Daemon, as_user
 from workerd import protocol
 from workerd.errors import InvalidParams, NoSuchJob, NotPermitted
-from workerd.job import JobSpec, Net
+from workerd.job import JobSpec, Limits, Net
 
 
 def told(daemon: Daemon, method: str, params: protocol.Params) -> str:
@@ -34,6 +34,14 @@ WAYS: dict[str, Callable[[str], protocol.Params]] = {
     "output.open": protocol.JobParams,
     "output.read": protocol.OutputReadParams,
     "output.wait": lambda ref: protocol.OutputWaitParams(ref, timeout=0),
+    "job.pause": protocol.JobParams,
+    "job.resume": protocol.JobParams,
+    "job.update": lambda ref: protocol.UpdateParams(ref, Limits(pids=5)),
+    "job.rerun": protocol.JobParams,
+    "job.rename": lambda ref: protocol.RenameParams(ref, name="mine"),
+    "job.remove": protocol.RemoveParams,
+    "tty.attach": protocol.JobParams,
+    "tty.resize": lambda ref: protocol.ResizeParams(ref, protocol.Window(24, 80)),
     "job.list": lambda ref: protocol.ListParams(before=ref),
 }
 

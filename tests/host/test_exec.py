@@ -156,6 +156,8 @@ class TestExec:
             own_daemon, "exec", "-i", job, "sh", "-c", "echo up; read line; exit $line", stdin=subprocess.PIPE
         ) as entered:
             assert entered.stdout is not None and entered.stdout.readline() == b"up\n"
+            # The command writes past the daemon, whose answer may still be on its way.
+            time.sleep(0.5)
             own_daemon.restart()
             assert entered.stdin is not None
             entered.stdin.write(b"23\n")

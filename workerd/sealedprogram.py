@@ -1,0 +1,69 @@
+"""worker-init as it is executed: a sealed copy in memory.
+
+A job's first process runs our program, and a job of root could reach its file through
+/proc/<pid>/exe, wait for the process to end, and write to it (CVE-2019-5736). Nobody can
+write to a sealed memfd (memfd_create(2), F_ADD_SEALS in fcntl(2)); all jobs share it, and
+a copy stays for as long as a process runs from it, whatever is installed meanwhile.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+
+log = logging.getLogger("workerd")
+
+_MFD_EXEC = 0x10
+"""linux/memfd.h, since Linux 6.3; older kernels refuse the flag and need none"""
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class SealedProgram:
+    """Owns the descriptor that `path` names; `path` is for a child of this process."""
+
+    def __init__(self, program: str) -> None:
+        """Raises OSError where `program` cannot be read. Where the system allows no
+        program in memory (vm.memfd_noexec), the file itself is used, and the log says so."""
+        self._program = program
+        self._fd = -1
+        self.path = program
+        self.renew()
+
+    def renew(self) -> None:
+        """Another copy in place of this one. Raises OSError, and then keeps this one."""
+        try:
+            writable = _memfd()
+        except OSError as error:
+            log.warning("%s runs from its file, unsealed: %s", self._program, error)
+            return
+        try:
+            _fill(writable, self._program)
+            fcntl.fcntl(writable, fcntl.F_ADD_SEALS, _SEALS)
+            # What anybody has open for writing cannot be executed (execve(2), ETXTBSY).
+            fd = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(writable)
+        self.close()
+        self._fd, self.path = fd, f"/proc/self/fd/{fd}"
+
+    def close(self) -> None:
+        """Can be called twice; what runs from it runs on."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _memfd() -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create("worker-init", flags | _MFD_EXEC)
+    except OSError:
+        return os.memfd_create("worker-init", flags)
+
+
+def _fill(fd: int, program: str) -> None:
+    with open(program, "rb") as source:
+        while data := source.read(1 << 20):
+            os.write(fd, data)
+    os.fchmod(fd, 0o555)
