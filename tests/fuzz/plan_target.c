@@ -19,13 +19,18 @@ static void check_path(const char *path) {
         check(at[3] != '\0' && at[3] != '/');
 }
 
-static void check_plan(const struct plan *plan, char **argv, int argc) {
-    const int fds[] = {plan->log_fd, plan->index_fd, plan->exit_fd, plan->status_fd, plan->control_fd};
-    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+static void check_fds(const int *fds, size_t count) {
+    for (size_t i = 0; i < count; i++)
         check(fds[i] >= 3);
+}
+
+static void check_who(const struct plan *plan) {
     check(plan->uid != (uid_t)-1 && plan->gid != (gid_t)-1 && (plan->uid == 0 || plan->capabilities == 0));
+}
+
+/* What the parser accepts for any use. */
+static void check_plan(const struct plan *plan, char **argv, int argc) {
     check(plan->ngroups <= MAX_GROUPS && plan->nmounts <= MAX_MOUNTS && (plan->umask & ~0777u) == 0);
-    check(plan->net != NET_BRIDGE || plan->net_fd >= 3);
     check(strlen(plan->hostname) <= 64 && plan->cwd[0] == '/' && (plan->rootfs == NULL || plan->rootfs[0] == '/'));
     check(plan->argv > argv && plan->argv < argv + argc && strcmp(plan->argv[-1], "--") == 0);
     for (size_t i = 0; i < plan->nmounts; i++) {
@@ -34,6 +39,23 @@ static void check_plan(const struct plan *plan, char **argv, int argc) {
         check((plan->mounts[i].source != NULL) == (plan->mounts[i].kind == MOUNT_BIND || plan->mounts[i].kind == MOUNT_BIND_RO));
     }
 }
+
+static void check_run(const struct plan *plan) {
+    const int fds[] = {plan->log_fd, plan->index_fd, plan->exit_fd, plan->status_fd, plan->control_fd};
+    check_fds(fds, sizeof fds / sizeof *fds);
+    check(plan->net != NET_BRIDGE || (plan->net_fd >= 3 && plan->address != 0 && plan->gateway != 0));
+    check_who(plan);
+}
+
+static void check_enter(const struct plan *plan) {
+    const int fds[] = {
+        plan->cgroup_fd, plan->init_fd, plan->leash_fd, plan->status_fd, plan->stdout_fd, plan->stderr_fd,
+    };
+    check_fds(fds, sizeof fds / sizeof *fds);
+    check_who(plan);
+}
+
+static void check_said(const char *wrong) { check(strlen(wrong) > 0 && strlen(wrong) < 128); }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct plan plan;
@@ -45,10 +67,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         argv[argc++] = at;
     argv[argc] = NULL;
     const char *wrong = plan_parse(argc, argv, &plan);
-    if (wrong == NULL)
+    if (wrong == NULL) {
         check_plan(&plan, argv, argc);
-    else
-        check(strlen(wrong) > 0 && strlen(wrong) < 128);
+        (wrong = plan_check_run(&plan)) == NULL ? check_run(&plan) : check_said(wrong);
+        (wrong = plan_check_enter(&plan)) == NULL ? check_enter(&plan) : check_said(wrong);
+    } else {
+        check_said(wrong);
+    }
     free(text);
     return 0;
 }
