@@ -13,7 +13,7 @@ from tests.host.attackers import Attacker
 from workerd.errors import StartFailed
 from workerd.job import Mount, MountKind
 
-DIRECTORIES = ("proc", "sys", "dev", "run", "tmp", "var/tmp", "etc", "bin", "work")
+DIRECTORIES = ("proc", "sys", "dev", "run", "tmp", "var/tmp", "etc", "bin", "site")
 
 
 def busybox(attacker: Attacker) -> str:
@@ -60,15 +60,15 @@ class TestHonest:
             assert look(attacker, tree, path) == ("3" if path == "/.." else "E2"), path
 
     def test_it_is_read_only_but_for_what_is_asked_for(self, attacker: Attacker, tree: Path) -> None:
-        make = ("/bin/probe", "call", "83", "/work/made", "0755")
+        make = ("/bin/probe", "call", "83", "/site/made", "0755")
         assert attacker.run(*make, rootfs=str(tree))[1] == "E30\n"
-        assert attacker.run(*make, rootfs=str(tree), mounts=(Mount(MountKind.RW, "/work"),))[1] == "0\n"
-        assert (tree / "work" / "made").is_dir()
+        assert attacker.run(*make, rootfs=str(tree), mounts=(Mount(MountKind.RW, "/site"),))[1] == "0\n"
+        assert (tree / "site" / "made").is_dir()
 
     def test_a_shell_runs_in_it(self, attacker: Attacker, tree: Path) -> None:
         shutil.copy(busybox(attacker), tree / "bin" / "busybox")
-        job, text = attacker.run("/bin/busybox", "sh", "-c", "cd /work && pwd", rootfs=str(tree), cwd="/work")
-        assert (job.exit_code, text) == (0, "/work\n")
+        job, text = attacker.run("/bin/busybox", "sh", "-c", "cd /site && pwd", rootfs=str(tree), cwd="/site")
+        assert (job.exit_code, text) == (0, "/site\n")
 
 
 class TestHostile:
@@ -76,7 +76,7 @@ class TestHostile:
     their like: whatever the tree has in these places, the host stays as it is."""
 
     @pytest.mark.parametrize("name", ["proc", "sys", "dev"])
-    @pytest.mark.parametrize("to", ["/", "/etc", "../../..", "work", "/proc/self/root", "loop"])
+    @pytest.mark.parametrize("to", ["/", "/etc", "../../..", "site", "/proc/self/root", "loop"])
     def test_kernel_file_systems_are_not_redirected(self, attacker: Attacker, tree: Path, name: str, to: str) -> None:
         (tree / "loop").symlink_to("loop")
         (tree / name).rmdir()
@@ -132,9 +132,9 @@ class TestHostile:
         assert job.exit_code == 64
 
     def test_devices_of_the_tree_do_not_work(self, attacker: Attacker, tree: Path) -> None:
-        node = tree / "work" / "kmsg"
+        node = tree / "site" / "kmsg"
         os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 11))
         node.chmod(0o666)
-        assert look(attacker, tree, "/work/kmsg") == "E13"
-        mounts = (Mount(MountKind.RW, "/work"),)
-        assert look(attacker, tree, "/work/kmsg", mounts=mounts) == "E13"
+        assert look(attacker, tree, "/site/kmsg") == "E13"
+        mounts = (Mount(MountKind.RW, "/site"),)
+        assert look(attacker, tree, "/site/kmsg", mounts=mounts) == "E13"
