@@ -98,6 +98,7 @@ class TestRestart:
         while vm.run(["grep", "-q", "WKEXIT01", exit_file]).returncode != 0:
             assert time.monotonic() < deadline
         vm.sh("systemctl start workerd")
+        vm.run(["workerctl", "wait", job_id])
         job = status(vm, job_id)
         assert (job["reason"], job["exit_code"]) == ("exited", 7)
 
