@@ -217,15 +217,10 @@ class Launcher:
         return self._spawn(words, launch.env, fds.named(), launch.job.id)
 
     def _spawn(self, words: list[str], env: dict[str, str], fds: list[tuple[str, int]], job_id: str) -> int:
+        # Duplicated onto itself, an fd loses close-on-exec in the child alone (posix_spawn(3)).
+        actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for _, fd in fds]
         try:
-            try:
-                return self._execute(words, env, fds)
-            except OSError as error:
-                if error.errno != errno.ETXTBSY:
-                    raise
-                # Somebody (root, in a job of root's) holds our copy open for writing.
-                self._program.renew()
-                return self._execute(words, env, fds)
+            return self._execute(words, env, actions)
         except OSError as error:
             if error.errno == errno.E2BIG:
                 message = "the arguments and the environment are too long for the kernel"
@@ -234,10 +229,16 @@ class Launcher:
                 raise Exhausted(f"cannot start a process: {error.strerror}") from error
             raise
 
-    def _execute(self, words: list[str], env: dict[str, str], fds: list[tuple[str, int]]) -> int:
-        # Duplicated onto itself, an fd loses close-on-exec in the child alone (posix_spawn(3)).
-        actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for _, fd in fds]
-        return os.posix_spawn(self._program.path, ["worker-init", *words], env, file_actions=actions)
+    def _execute(self, words: list[str], env: dict[str, str], actions: list[tuple[int, int, int]]) -> int:
+        argv = ["worker-init", *words]
+        try:
+            return os.posix_spawn(self._program.path, argv, env, file_actions=actions)
+        except OSError as error:
+            if error.errno != errno.ETXTBSY:
+                raise
+        # Somebody (root, in a job of root's) holds our copy open for writing.
+        self._program.renew()
+        return os.posix_spawn(self._program.path, argv, env, file_actions=actions)
 
     async def _read(self, fd: int, data: bytearray, *, until: bytes | None) -> None:
         """To the end, or until a line that begins so."""
