@@ -3,7 +3,10 @@
  * second places of /run with its sockets, and what the daemon hides.
  *
  * All of it is done in PID 1's own copy of the host's mounts, before anything is cloned
- * from there: so it holds for every tree that the view is made of.
+ * from there: so it holds for every tree that the view is made of. A mount is withheld by
+ * making it unbindable (mount_namespaces(7)): no clone contains it, or can be taken from
+ * it. Unmounting would do as well, but each umount2 waits for a grace period of RCU, some
+ * 0.1 ms, and a host has dozens of such mounts.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,6 +31,7 @@ struct host_mount { /* a line of proc_pid_mountinfo(5) */
     unsigned long id, parent;
     dev_t device;
     const char *root, *point, *type;
+    bool withheld; /* unbindable by now */
 };
 
 struct table { /* in memory of its own, given back before the job runs */
@@ -65,8 +69,9 @@ static void parse_line(char *line, struct host_mount *mount) {
     mount->device = makedev(major_number, (unsigned int)strtoul(rest + (*rest == ':'), NULL, 10));
     mount->root = next_word(&line);
     mount->point = next_word(&line);
-    while (*line != '\0' && strcmp(next_word(&line), "-") != 0)
-        ;
+    mount->withheld = false;
+    for (const char *word; *line != '\0' && strcmp(word = next_word(&line), "-") != 0;)
+        mount->withheld = mount->withheld || strcmp(word, "unbindable") == 0;
     mount->type = next_word(&line);
 }
 
@@ -127,29 +132,40 @@ static bool is_covered(const struct table *table, const struct host_mount *mount
     return false;
 }
 
-static void detach(const struct host_mount *mount) {
+/* A clone without it would show what it lies on. */
+static bool is_cover(const struct table *table, const struct host_mount *mount) {
+    for (size_t i = 0; i < table->count; i++)
+        if (table->mounts[i].id == mount->parent && strcmp(table->mounts[i].point, mount->point) == 0)
+            return true;
+    return false;
+}
+
+static void withhold(const struct table *table, const struct host_mount *mount) {
     cleanup_fd int fd = open_beneath(AT_FDCWD, mount->point, O_PATH, RESOLVE_NO_SYMLINKS);
     struct stat st;
     char link[32];
     if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != mount->device)
         return; /* somebody renamed a directory above it: the next pass finds it again */
+    if (!is_cover(table, mount) && tree_withhold(fd))
+        return;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     umount2(link, MNT_DETACH);
 }
 
 /* How many were there. /proc itself is needed a little longer; /run goes with the host's
  * root, and its own places are refused by name (view.c). */
-static size_t detach_pass(struct table *table) {
+static size_t withhold_pass(struct table *table) {
     size_t found = 0;
     read_table(table);
     struct host_mount run = find_run(table);
     for (size_t i = table->count; i-- > 0;) {
         const struct host_mount *mount = &table->mounts[i];
         bool leads_out = is_kernel_type(mount->type) || (mount->device == run.device && below(mount->root, run.root));
-        if (!leads_out || below(mount->point, "/proc") || below(mount->point, "/run") || is_covered(table, mount))
+        if (!leads_out || mount->withheld || below(mount->point, "/proc") || below(mount->point, "/run") ||
+            is_covered(table, mount))
             continue;
         found++;
-        detach(mount);
+        withhold(table, mount);
     }
     return found;
 }
@@ -188,7 +204,7 @@ void hostmounts_prepare(const struct plan *plan) {
     if (table == MAP_FAILED)
         fail("hide", "no memory to look through the mounts");
     int null_tree = null_of_host();
-    for (int passes = 0; detach_pass(table) > 0; passes++)
+    for (int passes = 0; withhold_pass(table) > 0; passes++)
         if (passes == MAX_PASSES)
             fail_errno("hide", EBUSY, "the host's mounts change too quickly");
     munmap(table, sizeof *table);
@@ -198,7 +214,10 @@ void hostmounts_prepare(const struct plan *plan) {
     close(null_tree);
 }
 
-void hostmounts_detach_proc(void) {
-    while (umount2("/proc", MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
-        ;
+void hostmounts_withhold(const char *const places[]) {
+    for (; *places != NULL; places++) {
+        cleanup_fd int fd = open_beneath(AT_FDCWD, *places, O_PATH, RESOLVE_NO_SYMLINKS);
+        if (fd >= 0)
+            tree_withhold(fd);
+    }
 }

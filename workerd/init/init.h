@@ -111,13 +111,14 @@ uint64_t clock_ns(clockid_t clock);
 /* mounts.c: all fail() with the step given. */
 int tree_clone(int dirfd, const char *path, unsigned int flags, const char *step);
 void tree_set(int fd, uint64_t set, uint64_t clear, bool recursive, const char *step, const char *detail);
+bool tree_withhold(int fd);
 void tree_attach(int tree, int target, const char *step, const char *detail);
 int fs_new(const char *type, const char *const options[][2], uint64_t attributes, const char *step);
 int open_beneath(int root, const char *path, uint64_t flags, uint64_t resolve);
 
 /* hostmounts.c */
 void hostmounts_prepare(const struct plan *plan);
-void hostmounts_detach_proc(void);
+void hostmounts_withhold(const char *const places[]);
 
 /* view.c */
 void view_collect(struct plan *plan);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
+#include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -26,6 +27,12 @@ void tree_set(int fd, uint64_t set, uint64_t clear, bool recursive, const char *
     unsigned int flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
     if (syscall(SYS_mount_setattr, fd, "", flags, &attr, sizeof attr) < 0)
         fail(step, detail);
+}
+
+/* No clone contains that mount from here on, nor those on it; false where it is none. */
+bool tree_withhold(int fd) {
+    struct mount_attr attr = {.propagation = MS_UNBINDABLE};
+    return syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr) == 0;
 }
 
 void tree_attach(int tree, int target, const char *step, const char *detail) {

@@ -26,6 +26,8 @@ static int root_tree = -1; /* the new root, detached, then / */
 static int base_fd = -1;   /* where paths of the view are looked up: / or the rootfs */
 static struct mount_op cwd_op = {.kind = MOUNT_RW, .tree = -1};
 
+static const char *const replaced[] = {"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", NULL};
+
 static char paths[1 << 20]; /* canonical targets; only what is used is ever touched */
 static size_t paths_used;
 
@@ -98,16 +100,23 @@ static const char *host_path(int fd, const char *step, const char *detail) {
     return path;
 }
 
+static bool is_bind(const struct mount_op *op) { return op->kind == MOUNT_BIND || op->kind == MOUNT_BIND_RO; }
+
+static const char *step_of(const struct mount_op *op) {
+    return is_bind(op) ? "bind" : op->kind == MOUNT_RO ? "ro" : "rw";
+}
+
+/* As the caller wrote it. */
+static const char *path_of(const struct mount_op *op) { return is_bind(op) ? op->source : op->target; }
+
 /* Opens one source as the caller; the clone is taken later, with PID 1's own rights. */
 static int collect_op(const struct plan *plan, struct mount_op *op) {
-    bool bind = op->kind == MOUNT_BIND || op->kind == MOUNT_BIND_RO;
-    const char *step = bind ? "bind" : op->kind == MOUNT_RW ? "rw" : "ro";
-    const char *path = bind ? op->source : op->target;
-    int fd = open_source(path, bind, step);
+    const char *step = step_of(op), *path = path_of(op);
+    int fd = open_source(path, is_bind(op), step);
     op->is_dir = is_directory(fd);
     if (plan->uid != 0 && is_forbidden(host_path(fd, step, path)))
         fail_errno(step, EPERM, path);
-    if (!bind)
+    if (!is_bind(op))
         op->target = canonical(fd, step, path);
     if (strcmp(op->target, "/") == 0)
         fail_errno(step, EPERM, path);
@@ -140,7 +149,9 @@ static int collect_cwd(const struct plan *plan) {
 }
 
 static int clone_source(int fd, bool read_only, const char *step, const char *detail) {
-    int tree = tree_clone(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, step);
+    int tree = (int)syscall(SYS_open_tree, fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+    if (tree < 0) /* EINVAL: withheld, see hostmounts.c */
+        fail_errno(step, errno == EINVAL ? EPERM : errno, detail);
     tree_set(tree, QUIET | (read_only ? MOUNT_ATTR_RDONLY : 0), 0, true, step, detail);
     close(fd);
     return tree;
@@ -177,24 +188,25 @@ void view_collect(struct plan *plan) {
         sources[i] = taken ? collect_op(plan, op) : -1;
     }
     as_root();
-    hostmounts_detach_proc(); /* from here on, no path is looked up on the host */
+    hostmounts_withhold((const char *const[]){"/proc", NULL}); /* no path is looked up on the host from here on */
     if (cwd_fd >= 0)
         cwd_op.tree = clone_source(cwd_fd, cwd_op.kind == MOUNT_RO, "chdir", plan->cwd);
     for (size_t i = 0; i < plan->nmounts; i++) {
         struct mount_op *op = &plan->mounts[i];
         bool read_only = op->kind == MOUNT_RO || op->kind == MOUNT_BIND_RO;
         if (sources[i] >= 0)
-            op->tree = clone_source(sources[i], read_only, read_only ? "ro" : "rw", op->target);
+            op->tree = clone_source(sources[i], read_only, step_of(op), path_of(op));
     }
+    if (plan->rootfs == NULL)
+        hostmounts_withhold(replaced);
     clone_root(plan);
 }
 
-/* What the view replaces goes altogether: nothing of the host's lies beneath it, and the
- * job's list of mounts is its own. */
-static void detach_host(void) {
-    static const char *const tops[] = {"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp"};
-    for (size_t i = 0; i < sizeof tops / sizeof *tops; i++)
-        while (umount2(tops[i], MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+/* What the view replaces goes altogether, where it was not withheld: nothing of the host's
+ * (or of a root tree's) lies beneath it, and the job's list of mounts is its own. */
+static void detach_replaced(void) {
+    for (const char *const *place = replaced; *place != NULL; place++)
+        while (umount2(*place, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
             ;
 }
 
@@ -318,7 +330,7 @@ static void build_own_tmpfs(const struct plan *plan, const struct mount_op *op) 
 void view_build(struct plan *plan) {
     mode_t saved = umask(0);
     enter_root();
-    detach_host();
+    detach_replaced();
     build_kernel_views();
     view_tmpfs("/run", "755", 64 << 20, "65536", QUIET);
     view_tmpfs("/tmp", "1777", plan->tmp_size, "262144", QUIET);
@@ -331,7 +343,7 @@ void view_build(struct plan *plan) {
         if (op->kind == MOUNT_TMPFS)
             build_own_tmpfs(plan, op);
         else if (op->kind != MOUNT_HIDE)
-            place(plan, op, op->tree, op->kind == MOUNT_BIND || op->kind == MOUNT_BIND_RO ? "bind" : "rw");
+            place(plan, op, op->tree, step_of(op));
     }
     masks_apply(empty_fd);
     close(empty_fd);
