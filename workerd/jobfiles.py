@@ -15,6 +15,7 @@ import struct
 from msgspec import Struct
 
 from workerd import exitrecord
+from workerd.output import HEADER, MAGIC
 
 LOG, INDEX = "output", "output.idx"
 
@@ -97,6 +98,14 @@ class OpenFiles(Struct, frozen=True):
                 os.close(fd)
 
 
+def _begin_index(fd: int) -> None:
+    """A new index gets its header: from then on its first block is there, so that a disk
+    that fills up can neither keep the job from starting nor what it lost from being told.
+    Raises OSError."""
+    if os.fstat(fd).st_size == 0:
+        os.pwrite(fd, HEADER.pack(MAGIC, 0, 0, 0, 0), 0)
+
+
 def _open_fifo(path: str) -> int | None:
     """Its writing end, or None where nobody reads."""
     try:
@@ -121,7 +130,12 @@ def create_output(files: JobFiles) -> None:
     try:
         os.mkdir(files.state, 0o700)
         for path in (files.log, files.index):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                if path == files.index:
+                    _begin_index(fd)
+            finally:
+                os.close(fd)
     except BaseException:
         files.remove_state()
         raise
@@ -138,6 +152,7 @@ def create(files: JobFiles, *, tty: bool) -> OpenFiles:
         os.mkdir(files.runtime, 0o700)
         opened.append(os.open(files.log, flags, 0o600))
         opened.append(os.open(files.index, flags, 0o600))
+        _begin_index(opened[-1])
         opened.append(exitrecord.allocate(files.exit))
         for path in (files.control, files.tty) if tty else (files.control,):
             os.mkfifo(path, 0o600)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 
-from workerd.output import COMPLETE, HEADER, MAGIC
+from workerd.output import COMPLETE, HEADER
 
 MORE = 2
 
 
 def begin(index_fd: int) -> None:
     """Before the first try, and harmless before any other."""
-    if os.fstat(index_fd).st_size < HEADER.size:
-        os.pwrite(index_fd, HEADER.pack(MAGIC, 0, 0, 0, MORE), 0)
+    _flag(index_fd, MORE)
 
 
 def end(path: str) -> None:
@@ -28,9 +27,14 @@ def end(path: str) -> None:
     except OSError:
         return
     try:
-        header = os.pread(fd, HEADER.size, 0)
-        if len(header) == HEADER.size:
-            magic, start, first, lost, flags = HEADER.unpack(header)
-            os.pwrite(fd, HEADER.pack(magic, start, first, lost, flags | COMPLETE), 0)
+        _flag(fd, COMPLETE)
     finally:
         os.close(fd)
+
+
+def _flag(fd: int, flag: int) -> None:
+    """Set it, beside what is set."""
+    header = os.pread(fd, HEADER.size, 0)
+    if len(header) == HEADER.size:
+        magic, start, first, lost, flags = HEADER.unpack(header)
+        os.pwrite(fd, HEADER.pack(magic, start, first, lost, flags | flag), 0)

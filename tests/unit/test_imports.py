@@ -18,7 +18,7 @@ import workerd
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "units", "inotify", "procfs", "sdnotify", "walltimer", "log", "sealedprogram"),
-    ("job", "slowcalls"),
+    ("job", "slowcalls", "output"),
     ("configfile netconfig config",),
     ("protocol", "fdpass", "auth", "account", "database store storethread"),
     (
@@ -27,7 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "blockdev cgroupfiles cgrouplimits limitsnapshot jobcgroup cgroup",
         "addresspool bridge nft hostports resolver network",
         "exitrecord jobrecord outcome jobfiles sandbox launcher totals admission",
-        "output followers trylog",
+        "followers",
+        "trylog",
         "passedfds",
     ),
     (
@@ -158,8 +159,8 @@ class TestTheTestItself:
         assert refusal("launcher", "sandbox") is None
         assert refusal("errors", "job") == "workerd.errors imports workerd.job, which is above it"
         assert (
-            refusal("output", "cgroup")
-            == "workerd.output imports workerd.cgroup, which is beside it, in the same layer"
+            refusal("trylog", "cgroup")
+            == "workerd.trylog imports workerd.cgroup, which is beside it, in the same layer"
         )
         assert refusal("sandbox", "launcher") is not None
 

@@ -1,0 +1,45 @@
+"""A job's files as the daemon makes them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from workerd import jobfiles, trylog
+from workerd.output import Log
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> jobfiles.JobFiles:
+    for name in ("state/jobs", "run/jobs"):
+        (tmp_path / name).mkdir(parents=True)
+    return jobfiles.JobFiles(str(tmp_path / "state"), str(tmp_path / "run"), "abc")
+
+
+def header_of(files: jobfiles.JobFiles) -> bytes:
+    return Path(files.index).read_bytes()
+
+
+class TestIndex:
+    def test_of_a_job_that_waits_has_its_header_and_is_readable(self, files: jobfiles.JobFiles) -> None:
+        jobfiles.create_output(files)
+        assert header_of(files).startswith(b"WKIDX001") and len(header_of(files)) == 64
+        with Log(os.open(files.log, os.O_RDONLY), os.open(files.index, os.O_RDONLY)) as log:
+            extent = log.extent()
+        assert (extent.start, extent.end, extent.lost, extent.complete) == (0, 0, 0, False)
+
+    def test_is_left_as_it_is_by_the_next_try(self, files: jobfiles.JobFiles) -> None:
+        opened = jobfiles.create(files, tty=False)
+        trylog.begin(opened.index)
+        os.pwrite(opened.index, (7).to_bytes(8, "little"), 24)  # lost
+        before = header_of(files)
+        opened.close()
+        files.remove_runtime()
+        opened = jobfiles.create(files, tty=False)
+        trylog.begin(opened.index)
+        opened.close()
+        assert header_of(files) == before
+        trylog.end(files.index)
+        assert header_of(files)[32] == trylog.MORE | 1 and header_of(files)[24] == 7
