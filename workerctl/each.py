@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workerctl import exitcode, stdio
+from workerctl.shape import check, put_jobs
 from workerctl.wire import Connection
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -31,17 +32,14 @@ def call_each(
 
 def each_job(args: Args, method: str, params: dict[str, Any]) -> int:
     """A verb whose words are jobs, all called with the same parameters; `--json` shows
-    what came back: one job, or an array where several were named."""
+    what came back: one job, or an array where several were named; `--format` a line for each."""
     from workerctl.options import UsageError
 
     if not args.words:
         verb = method.rpartition(".")[2].replace("remove", "rm")
         raise UsageError(f"{verb} which job? Write: workerctl {verb} ID…")
+    check(args)
     with Connection() as connection:
         jobs, code = call_each(connection, method, [{"id": job_id, **params} for job_id in args.words])
-    if args.has("json"):
-        from workerctl.complete import complete_job
-
-        shown = [complete_job(job) for job in jobs]
-        stdio.put_json(shown[0] if len(args.words) == 1 and shown else shown)
+    put_jobs(args, jobs, array=len(args.words) != 1)
     return code

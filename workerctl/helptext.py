@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from workerctl.options import COMMON, Option, Verb
+from workerctl.topics import TOPICS
 from workerctl.verbs import VERBS, aliases_of
 
 WIDTH = 79
@@ -22,7 +23,7 @@ A first look:
   workerctl stop ID                       enough
 
 ID is a job's id, the beginning of one, or a job's name.
-`workerctl help VERB` explains a verb, with examples.
+`workerctl help VERB` explains a verb, with examples; there is also help on
 """
 
 
@@ -31,7 +32,8 @@ def overview() -> str:
     for name, summary in VERBS.items():
         aliases = ", ".join(aliases_of(name))
         lines.append(f"  {name:<9}{summary}" + (f" (also: {aliases})" if aliases else ""))
-    return "\n".join([*lines, "", OVERVIEW_END])
+    topics = [f"  {name:<12}{summary}\n" for name, (summary, _) in TOPICS.items()]
+    return "\n".join([*lines, "", OVERVIEW_END]) + "".join(topics)
 
 
 def of_verb(verb: Verb) -> str:

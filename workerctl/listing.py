@@ -8,14 +8,19 @@ if TYPE_CHECKING:
 
     from workerctl.wire import Connection
 
+PAGE = 1000
+"""jobs that one answer of job.list has at most"""
 
-def list_jobs(connection: Connection, **params: object) -> list[dict[str, Any]]:
-    """The jobs that job.list gives for these parameters, newest first."""
+
+def list_jobs(connection: Connection, most: int | None = None, **params: object) -> list[dict[str, Any]]:
+    """The jobs that job.list gives for these parameters, newest first; `most` of them."""
     jobs: list[dict[str, Any]] = []
-    before: dict[str, object] = {}
+    more: dict[str, object] = {}
     while True:
-        answer = connection.call("job.list", {**params, **before})
+        if most is not None:
+            more["limit"] = min(PAGE, most - len(jobs))
+        answer = connection.call("job.list", {**params, **more})
         jobs += answer["jobs"]
-        if not answer.get("next"):
+        if not answer.get("next") or (most is not None and len(jobs) >= most):
             return jobs
-        before = {"before": answer["next"]}
+        more["before"] = answer["next"]

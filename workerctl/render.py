@@ -1,4 +1,4 @@
-"""What people see: tables and panels, drawn with rich.
+"""What people see: panels, and the drawing of everything that rich draws.
 
 Every text that a job or a user chose passes `visible` and becomes a Text, so that
 neither control characters nor rich's own markup in it mean anything. On a terminal
@@ -10,10 +10,9 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console, OverflowMethod, RenderableType
+from rich.console import Console, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -21,14 +20,9 @@ from rich.text import Text
 from workerctl import stdio, words
 from workerctl.accounts import user_name
 from workerctl.escape import quoted, visible
-from workerd.units import format_size
 
 UNBOUNDED = 100_000
 """columns where the output is no terminal"""
-GAP = 2
-LEAST_COMMAND = 20
-LONGEST_NAME = 20
-LONGEST_WAIT = 48
 STATE_STYLES = {
     "queued": "cyan",
     "starting": "cyan",
@@ -46,9 +40,9 @@ class _Page(io.StringIO):
         return stdio.encoding()
 
 
-def draw(thing: RenderableType) -> None:
-    """To stdout, in colour and to width only on a terminal."""
-    terminal = stdio.is_terminal(stdio.STDOUT)
+def draw(thing: RenderableType, *, whole: bool = False) -> None:
+    """To stdout, in colour only on a terminal, and to its width unless it is to be `whole`."""
+    terminal = stdio.is_terminal(stdio.STDOUT) and not whole
     page = _Page()
     console = Console(
         file=page,
@@ -72,57 +66,8 @@ def terminal_width() -> int:
         return 80
 
 
-def job_table(jobs: list[dict[str, Any]]) -> Table:
-    """One job a line; what matters least goes first where the terminal is narrow."""
-    width = terminal_width() if stdio.is_terminal(stdio.STDOUT) else UNBOUNDED
-    columns = {title: [cell(job) for job in jobs] for title, cell in COLUMNS.items()}
-    for title in ("NAME", "WAITS"):
-        if all(cell.plain == "-" for cell in columns[title]):
-            del columns[title]
-    widths = {title: _column_width(title, cells) for title, cells in columns.items()}
-    command = widths["COMMAND"]
-    for title in ("CPU", "USER", "AGE", "MEMORY", "NAME", "WAITS"):
-        if sum(widths.values()) + GAP * (len(widths) - 1) - command + min(command, LEAST_COMMAND) > width:
-            widths.pop(title, None)
-    rest = width - (sum(widths.values()) - command) - GAP * (len(widths) - 1)
-    widths["COMMAND"] = max(1, min(command, rest))
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
-    for title, size in widths.items():
-        right = title in ("AGE", "CPU")
-        table.add_column(title, width=size, no_wrap=True, overflow=_cut(), justify="right" if right else "left")
-    for row in zip(*(columns[title] for title in widths), strict=True):
-        table.add_row(*row)
-    return table
-
-
-def _column_width(title: str, cells: list[Text]) -> int:
-    natural = max([len(title), *(cell.cell_len for cell in cells)])
-    longest = {"NAME": LONGEST_NAME, "USER": LONGEST_NAME, "WAITS": LONGEST_WAIT}.get(title, natural)
-    return min(natural, longest) if stdio.is_terminal(stdio.STDOUT) else natural
-
-
-def _cut() -> OverflowMethod:
-    return "ellipsis" if stdio.is_unicode() else "crop"
-
-
-def _now() -> int:
+def now() -> int:
     return time.time_ns() // 1000
-
-
-def _id(job: dict[str, Any]) -> Text:
-    return Text(visible(job["id"]))
-
-
-def _name(job: dict[str, Any]) -> Text:
-    return Text(visible(job["spec"].get("name") or "-"))
-
-
-def _command(job: dict[str, Any]) -> Text:
-    return Text(quoted(job["spec"]["argv"]))
-
-
-def _short_state(job: dict[str, Any]) -> Text:
-    return Text(visible(words.short_state(job)), style=state_style(job))
 
 
 def state_style(job: dict[str, Any]) -> str:
@@ -131,47 +76,6 @@ def state_style(job: dict[str, Any]) -> str:
     if job.get("reason") == "exited" and job.get("exit_code") == 0:
         return "dim"
     return "red"
-
-
-def _user(job: dict[str, Any]) -> Text:
-    return Text(visible(user_name(job["uid"])))
-
-
-def _waits(job: dict[str, Any]) -> Text:
-    return Text(visible(job.get("waits_for") or "-"))
-
-
-def _age(job: dict[str, Any]) -> Text:
-    return Text(words.age(job, _now()))
-
-
-def _cpu(job: dict[str, Any]) -> Text:
-    used = (job.get("usage") or {}).get("cpu_usec")
-    return Text("-" if used is None else words.brief(used))
-
-
-def _memory(job: dict[str, Any]) -> Text:
-    """Now (or at its peak, once finished) against the limit."""
-    usage = job.get("usage") or {}
-    field = "memory_peak" if job["state"] == "finished" else "memory_current"
-    used, limit = usage.get(field), (job["spec"].get("limits") or {}).get("memory")
-    if used is None:
-        return Text(f"- / {format_size(limit)}" if limit else "-")
-    text = format_size(used) + (f" / {format_size(limit)}" if limit else "")
-    return Text(text, style="yellow" if limit and used > 0.9 * limit else "")
-
-
-COLUMNS: dict[str, Callable[[dict[str, Any]], Text]] = {
-    "ID": _id,
-    "NAME": _name,
-    "USER": _user,
-    "COMMAND": _command,
-    "STATE": _short_state,
-    "AGE": _age,
-    "CPU": _cpu,
-    "MEMORY": _memory,
-    "WAITS": _waits,
-}
 
 
 def job_panel(job: dict[str, Any]) -> RenderableType:
@@ -217,9 +121,9 @@ def _times(job: dict[str, Any]) -> list[tuple[str, str]]:
     if job.get("started"):
         rows.append(("started", local_time(job["started"])))
         if not job.get("finished"):
-            rows.append(("runs for", words.ran_for(job, _now())))
+            rows.append(("runs for", words.ran_for(job, now())))
     if job.get("finished"):
-        after = f", after {words.ran_for(job, _now())}" if job.get("started") else ""
+        after = f", after {words.ran_for(job, now())}" if job.get("started") else ""
         rows.append(("finished", local_time(job["finished"]) + after))
     return rows
 

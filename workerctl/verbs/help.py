@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from workerctl import helptext, stdio
 from workerctl.options import Args, UsageError, Verb, did_you_mean
+from workerctl.topics import TOPICS
 from workerctl.verbs import ALIASES, VERBS, load
 
 VERB = Verb(
     "help",
-    "[VERB]",
-    "Explain workerctl, or one of its verbs.",
+    "[VERB|TOPIC]",
+    "Explain workerctl, one of its verbs, or a topic: format, filter, json, exit-codes.",
     groups={},
-    examples=[("help run", "all that `run` can do; also: workerctl run --help")],
+    examples=[("help run", "all that `run` can do; also: run --help"), ("help format", "what --format takes")],
 )
 
 
@@ -20,7 +21,11 @@ def main(args: Args) -> int:
         stdio.put(helptext.overview())
         return 0
     name = ALIASES.get(args.words[0], args.words[0])
+    if name in TOPICS:
+        stdio.put(TOPICS[name][1])
+        return 0
     if name not in VERBS:
-        raise UsageError(f"no verb {name!r}{did_you_mean(name, [*VERBS, *ALIASES]) or '; see: workerctl help'}")
+        near = did_you_mean(name, [*VERBS, *ALIASES, *TOPICS])
+        raise UsageError(f"no verb {name!r}{near or '; see: workerctl help'}")
     stdio.put(helptext.of_verb(load(name).VERB))
     return 0

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from workerctl import stdio
 from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.shape import VALUE_FORMAT, check, put_values
 from workerctl.wire import Connection
 
 VERB = Verb(
     "info",
-    "[--json]",
+    "[OPTIONS]",
     "Show what the daemon is, where it keeps things, and who you are to it.",
-    groups={"Options": [Option("--json", "as JSON")]},
+    groups={"Options": [Option("--json", "as JSON"), VALUE_FORMAT]},
     examples=[("info", "is it there, which limits can it hold")],
 )
 
@@ -18,12 +18,13 @@ VERB = Verb(
 def main(args: Args) -> int:
     if args.words:
         raise UsageError(f"info takes no argument {args.words[0]!r}")
+    programs = check(args)
     with Connection() as connection:
         info = connection.call("daemon.info", {})
-    if args.has("json"):
+    if programs:
         from workerctl.complete import complete_info
 
-        stdio.put_json(complete_info(info))
+        put_values(args, complete_info(info))
     else:
         from workerctl.render import draw, info_panel
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from workerctl.each import call_each
+from workerctl.each import each_job
 from workerctl.options import Args, Option, UsageError, Verb
-from workerctl.wire import Connection
+from workerctl.shape import SHAPES
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ VERB = Verb(
         "Options": [
             Option("-s --signal", "the signal, as TERM, SIGTERM or 15 [KILL]", "SIG"),
             Option("-a --all", "to every process of the job, not only its command"),
+            *SHAPES,
         ],
     },
     examples=[
@@ -41,6 +42,4 @@ def main(args: Args) -> int:
         params["signal"] = number(signal, "--signal")
     if args.has("all"):
         params["all"] = True
-    with Connection() as connection:
-        _, code = call_each(connection, "job.kill", [{"id": job_id, **params} for job_id in args.words])
-    return code
+    return each_job(args, "job.kill", params)

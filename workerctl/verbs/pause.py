@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from workerctl.each import each_job
-from workerctl.options import Args, Option, Verb
+from workerctl.options import Args, Verb
+from workerctl.shape import SHAPES
 
 VERB = Verb(
     "pause",
@@ -14,7 +15,7 @@ VERB = Verb(
         resumed, but `stop` and `kill` (SIGKILL) end it as it is. Paused time does not count
         against --timeout.
     """,
-    groups={"Options": [Option("--json", "print the job as JSON; an array where several were named")]},
+    groups={"Options": SHAPES},
     examples=[("pause build", "the job named build stands still")],
 )
 

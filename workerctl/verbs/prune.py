@@ -30,6 +30,7 @@ VERB = Verb(
         ],
         "Options": [
             Option("-n --dry-run", "only say which"),
+            Option("-q --quiet", "no summary on stderr"),
             Option("--json", "print JSON: the ids, and the bytes that they took"),
         ],
     },
@@ -56,6 +57,8 @@ def main(args: Args) -> int:
     from workerctl.words import size
 
     stdio.put("".join(f"{job_id}\n" for job_id in result["jobs"]))
+    if args.has("quiet"):
+        return 0
     count = len(result["jobs"])
     stdio.note(
         f"{'would remove' if dry else 'removed'} {count} job{'' if count == 1 else 's'}, {size(result['bytes'])}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from workerctl import stdio
-from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.options import Args, UsageError, Verb
+from workerctl.shape import SHAPES, check, put_jobs
 from workerctl.wire import Connection
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -17,7 +17,7 @@ VERB = Verb(
     text="""
         Of your jobs that are not finished no two can have the same name.
     """,
-    groups={"Options": [Option("--json", "print the job as JSON")]},
+    groups={"Options": SHAPES},
     examples=[("rename k3v9 nightly", "from now on it is `nightly`"), ("rename nightly", "no name any more")],
 )
 
@@ -25,6 +25,7 @@ VERB = Verb(
 def main(args: Args) -> int:
     if not 1 <= len(args.words) <= 2:
         raise UsageError("rename which job, and how? Write: workerctl rename ID NAME")
+    check(args)
     params: dict[str, Any] = {"id": args.words[0]}
     if len(args.words) == 2:
         from workerctl.spec import job_name
@@ -32,8 +33,5 @@ def main(args: Args) -> int:
         params["name"] = job_name(args.words[1])
     with Connection() as connection:
         job = connection.call("job.rename", params)
-    if args.has("json"):
-        from workerctl.complete import complete_job
-
-        stdio.put_json(complete_job(job))
+    put_jobs(args, [job], array=False)
     return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from workerctl.each import each_job
-from workerctl.options import Args, Option, Verb
+from workerctl.options import Args, Verb
+from workerctl.shape import SHAPES
 
 VERB = Verb(
     "resume",
     "[OPTIONS] ID…",
     "Let a paused job go on.",
-    groups={"Options": [Option("--json", "print the job as JSON; an array where several were named")]},
+    groups={"Options": SHAPES},
     examples=[("resume build", "the job named build goes on where it was")],
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workerctl.each import each_job
 from workerctl.options import Args, Option, Verb
+from workerctl.shape import SHAPES
 
 VERB = Verb(
     "rm",
@@ -16,7 +17,7 @@ VERB = Verb(
     groups={
         "Options": [
             Option("-f --force", "a job that still lives is stopped first"),
-            Option("--json", "print the job as it was, as JSON; an array where several were named"),
+            *SHAPES,
         ]
     },
     examples=[("rm build", "the job named build"), ("rm -f $(workerctl ps -q)", "stop and forget all that live")],

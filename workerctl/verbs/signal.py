@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from workerctl.each import call_each
+from workerctl.each import each_job
 from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.shape import SHAPES
 from workerctl.signals import number
-from workerctl.wire import Connection
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ VERB = Verb(
     text="""
         A paused job gets it when it is resumed, but SIGKILL at once.
     """,
-    groups={"Options": [Option("-a --all", "to every process of the job, not only its command")]},
+    groups={"Options": [Option("-a --all", "to every process of the job, not only its command"), *SHAPES]},
     examples=[("signal HUP web", "the same as: kill -s HUP web"), ("signal USR1 j1 j2", "to two jobs")],
 )
 
@@ -26,8 +26,6 @@ VERB = Verb(
 def main(args: Args) -> int:
     if len(args.words) < 2:
         raise UsageError("which signal to which job? Write: workerctl signal SIG ID…")
-    name, *ids = args.words
+    name, *args.words = args.words
     params: dict[str, Any] = {"signal": number(name, "the signal"), **({"all": True} if args.has("all") else {})}
-    with Connection() as connection:
-        _, code = call_each(connection, "job.kill", [{"id": job_id, **params} for job_id in ids])
-    return code
+    return each_job(args, "job.kill", params)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from workerctl import stdio
 from workerctl.each import call_each
-from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.options import Args, UsageError, Verb
+from workerctl.shape import SHAPES, check, put_jobs
 from workerctl.wire import Connection
 
 VERB = Verb(
     "status",
     "[OPTIONS] ID…",
     "Show all about a job: its state and why, its limits, what it used.",
-    groups={"Options": [Option("--json", "as JSON; an array where several are named")]},
+    groups={"Options": SHAPES},
     examples=[
         ("status build", "the job named build"),
-        ("status --json k3v | jq .exit_code", "one field; the id may be shortened"),
+        ("status --format {exit_code} k3v", "one field; the id may be shortened"),
     ],
 )
 
@@ -22,14 +22,10 @@ VERB = Verb(
 def main(args: Args) -> int:
     if not args.words:
         raise UsageError("the status of which job? Write: workerctl status ID…, or workerctl ps for all")
+    check(args)
     with Connection() as connection:
         jobs, code = call_each(connection, "job.status", [{"id": job_id} for job_id in args.words])
-    if args.has("json"):
-        from workerctl.complete import complete_job
-
-        shown = [complete_job(job) for job in jobs]
-        stdio.put_json(shown[0] if len(args.words) == 1 else shown)
-    else:
+    if not put_jobs(args, jobs, array=len(args.words) != 1):
         from workerctl.render import draw, job_panel
 
         for job in jobs:

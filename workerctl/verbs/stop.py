@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from workerctl import stdio
 from workerctl.each import call_each
 from workerctl.listing import list_jobs
 from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.shape import SHAPES, check, put_jobs
 from workerctl.wire import Connection
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -26,7 +26,7 @@ VERB = Verb(
             Option("-t --grace", "time before SIGKILL; 0 kills at once", "TIME"),
             Option("--signal", "send this first", "SIG"),
             Option("-a --all", "every job of yours that lives (root: everybody's)"),
-            Option("--json", "print the stopped job as JSON; an array where several were named"),
+            *SHAPES,
         ],
     },
     examples=[
@@ -41,15 +41,12 @@ def main(args: Args) -> int:
         raise UsageError("stop which job? Write: workerctl stop ID…, or stop --all")
     if args.words and args.has("all"):
         raise UsageError("--all stops every job: name none beside it")
+    check(args)
     params = _params(args)
     with Connection() as connection:
         ids = args.words or [job["id"] for job in list_jobs(connection)]
         jobs, code = call_each(connection, "job.stop", [{"id": job_id, **params} for job_id in ids])
-    if args.has("json"):
-        from workerctl.complete import complete_job
-
-        shown = [complete_job(job) for job in jobs]
-        stdio.put_json(shown[0] if len(args.words) == 1 and shown else shown)
+    put_jobs(args, jobs, array=len(args.words) != 1)
     return code
 
 

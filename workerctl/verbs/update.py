@@ -5,6 +5,7 @@ from __future__ import annotations
 from workerctl.each import each_job
 from workerctl.limits import duration_of, limits
 from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.shape import SHAPES
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ VERB = Verb(
             Option("--io-weight", "share of the disks when they are busy, 1-10000", "N"),
             Option("--timeout", "the whole time that it may run, counted from its start", "TIME"),
         ],
-        "Options": [Option("--json", "print the job as JSON; an array where several were named")],
+        "Options": SHAPES,
     },
     examples=[
         ("update --mem 2G build", "it may use more from now on"),

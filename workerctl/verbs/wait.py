@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workerctl import exitcode, stdio
 from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.shape import SHAPES, check, put_jobs
 from workerctl.wire import Connection
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -28,7 +29,7 @@ VERB = Verb(
             Option("--match", "wait for a line of its output that matches, and print that", "REGEX"),
             Option("--stdout", "with --match: look at its stdout only"),
             Option("--stderr", "with --match: look at its stderr only"),
-            Option("--json", "print the finished job as JSON; an array where several were named"),
+            *SHAPES,
         ],
     },
     examples=[
@@ -45,6 +46,7 @@ def main(args: Args) -> int:
         raise UsageError("wait for which job? Write: workerctl wait ID…")
     if args.has("match"):
         return _match(args)
+    check(args)
     params: dict[str, Any] = {"ids": args.words}
     if args.has("any"):
         params["any"] = True
@@ -84,10 +86,7 @@ def _wait(connection: Connection, params: dict[str, Any], args: Args) -> dict[st
 
 
 def _show(jobs: list[dict[str, Any]], args: Args) -> None:
-    if args.has("json"):
-        from workerctl.complete import complete_job
-
-        shown = [complete_job(job) for job in jobs]
-        stdio.put_json(shown[0] if len(args.words) == 1 and shown else shown)
-    elif args.has("any"):
+    if put_jobs(args, jobs, array=len(args.words) != 1):
+        return
+    if args.has("any"):
         stdio.put("".join(f"{job['id']}\n" for job in jobs))

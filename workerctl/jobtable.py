@@ -1,0 +1,117 @@
+"""`ps`: jobs as a table, one a line, fitted to the terminal.
+
+What must hold: on a terminal no line is wider than it, and a job's id and state are
+there at any width; in a pipe nothing is cut off. What matters least goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import OverflowMethod
+from rich.table import Table
+from rich.text import Text
+
+from workerctl import stdio, words
+from workerctl.accounts import user_name
+from workerctl.bars import bar, memory_of
+from workerctl.escape import quoted, visible
+from workerctl.render import UNBOUNDED, draw, now, state_style, terminal_width
+from workerd.units import format_size
+
+GAP = 2
+LEAST_COMMAND = 20
+LONGEST_NAME = 20
+LONGEST_WAIT = 48
+BAR = 8
+"""columns of a bar"""
+FIRST_TO_GO = ("BAR", "CPU", "USER", "AGE", "MEMORY", "NAME", "WAITS")
+TITLES = {"BAR": ""}
+RIGHT = ("AGE", "CPU")
+
+
+def draw_jobs(jobs: list[dict[str, Any]], *, whole: bool = False) -> None:
+    """`whole`: nothing is cut off on a terminal either."""
+    terminal = stdio.is_terminal(stdio.STDOUT)
+    width = terminal_width() if terminal and not whole else UNBOUNDED
+    draw(job_table(jobs, width, bars=terminal), whole=whole)
+
+
+def job_table(jobs: list[dict[str, Any]], width: int, *, bars: bool) -> Table:
+    columns = {title: [cell(job) for job in jobs] for title, cell in COLUMNS.items()}
+    for title in ("NAME", "WAITS", "BAR"):
+        if all(cell.plain.strip(" -") == "" for cell in columns[title]) or (title == "BAR" and not bars):
+            del columns[title]
+    widths = _fitted({title: _natural(title, cells, width) for title, cells in columns.items()}, width)
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    for title, size in widths.items():
+        justify = "right" if title in RIGHT else "left"
+        table.add_column(TITLES.get(title, title), width=size, no_wrap=True, overflow=_cut(), justify=justify)  # type: ignore[arg-type]
+    for row in zip(*(columns[title] for title in widths), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _natural(title: str, cells: list[Text], width: int) -> int:
+    natural = max([len(TITLES.get(title, title)), *(cell.cell_len for cell in cells)])
+    longest = {"NAME": LONGEST_NAME, "USER": LONGEST_NAME, "WAITS": LONGEST_WAIT}.get(title, natural)
+    return min(natural, longest) if width != UNBOUNDED else natural
+
+
+def _fitted(widths: dict[str, int], width: int) -> dict[str, int]:
+    command = widths["COMMAND"]
+    for title in FIRST_TO_GO:
+        if sum(widths.values()) + GAP * (len(widths) - 1) - command + min(command, LEAST_COMMAND) > width:
+            widths.pop(title, None)
+    rest = width - (sum(widths.values()) - command) - GAP * (len(widths) - 1)
+    return {**widths, "COMMAND": max(1, min(command, rest))}
+
+
+def _cut() -> OverflowMethod:
+    return "ellipsis" if stdio.is_unicode() else "crop"
+
+
+def _short_state(job: dict[str, Any]) -> Text:
+    return Text(visible(words.short_state(job)), style=state_style(job))
+
+
+def _cpu(job: dict[str, Any]) -> Text:
+    used = (job.get("usage") or {}).get("cpu_usec")
+    return Text("-" if used is None else words.brief(used))
+
+
+def _memory(job: dict[str, Any]) -> Text:
+    """Now (or at its peak, once finished) against the limit."""
+    used, limit = memory_of(job)
+    if used is None:
+        return Text(f"- / {format_size(limit)}" if limit else "-")
+    text = format_size(used) + (f" / {format_size(limit)}" if limit else "")
+    return Text(text, style=_pressing(used, limit))
+
+
+def _bar(job: dict[str, Any]) -> Text:
+    used, limit = memory_of(job)
+    if not limit:
+        return Text("")
+    return Text(bar((used or 0) / limit, BAR), style=_pressing(used or 0, limit) or "green")
+
+
+def _pressing(used: int, limit: int | None) -> str:
+    if not limit or used <= 0.75 * limit:
+        return ""
+    return "red" if used > 0.9 * limit else "yellow"
+
+
+COLUMNS: dict[str, Callable[[dict[str, Any]], Text]] = {
+    "ID": lambda job: Text(visible(job["id"])),
+    "NAME": lambda job: Text(visible(job["spec"].get("name") or "-")),
+    "USER": lambda job: Text(visible(user_name(job["uid"]))),
+    "COMMAND": lambda job: Text(quoted(job["spec"]["argv"])),
+    "STATE": _short_state,
+    "AGE": lambda job: Text(words.age(job, now())),
+    "CPU": _cpu,
+    "BAR": _bar,
+    "MEMORY": _memory,
+    "WAITS": lambda job: Text(visible(job.get("waits_for") or "-")),
+}
