@@ -13,19 +13,19 @@ TOPICS = {
   workerctl ps -a --format '{id}\\t{spec.limits.memory}\\t{labels.team}'
 
 A field is a name from --json, with dots into objects: {exit_code}, {reason},
-{created}, {spec.cwd}, {spec.limits.memory}, {effective.cpus}, {usage.cpu_usec} …
+{spec.cwd}, {spec.limits.memory}, {effective.cpus}, {usage.cpu_usec} …
 Numbers are as in --json: bytes, microseconds, times since the epoch.
 Beside these there are, written for people:
 
   {name} {user} {command}     the job's name, its user's, its command line
-  {status}                    a word or two: running, done, exit 3, out of memory
+  {status}                    a word or two: running, done, out of memory
   {why}                       the state and its reason in words
-  {age} {cpu} {memory}        since its creation; CPU time; memory (at its peak,
+  {age} {cpu} {memory}        since its creation; CPU time; memory (its peak,
                               once it has ended)
   {limit}                     the memory limit
   {labels} {labels.KEY}       all labels; one of them
 
-{id:12} fills up to 12 columns, {id:>12} from the left, {id:^12} from both sides.
+{id:12} fills up to 12 columns, {id:>12} from the left, {id:^12} on both sides.
 {{ and }} are braces; \\t, \\n and \\\\ are as in C. What is not set is empty.
 A field that there is not is an error which names those that there are.
 """,
@@ -76,12 +76,12 @@ takes. The fields are explained in the reference of the RPC.
            wait --match: 1, the output ended without a match
            doctor: 1, warnings; 2, failures
   124      its time was over (run --timeout, wait --timeout)
-  125      workerctl or workerd failed, or the command line was wrong; the error
-           is on stderr; of several jobs, one at least could not be served
+  125      workerctl or workerd failed, or the command line was wrong; the
+           error is on stderr; of several jobs, at least one could not be served
   126      the command cannot be executed
   127      the command was not found
-  128+N    the command was killed by signal N; 130 is also Ctrl-C in workerctl,
-           and 141 a reader of its output that went away
+  128+N    the command was killed by signal N; 130 is also Ctrl-C in
+           workerctl, and 141 a reader of its output that went away
 """,
     ),
 }
