@@ -77,7 +77,7 @@ takes. The fields are explained in the reference of the RPC.
            doctor: 1, warnings; 2, failures
   124      its time was over (run --timeout, wait --timeout)
   125      workerctl or workerd failed, or the command line was wrong; the
-           error is on stderr; of several jobs, at least one could not be served
+           error is on stderr; of several jobs, one or more were not served
   126      the command cannot be executed
   127      the command was not found
   128+N    the command was killed by signal N; 130 is also Ctrl-C in
