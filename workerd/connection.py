@@ -13,12 +13,15 @@ import contextlib
 import logging
 import socket
 from collections import deque
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
 
 from workerd import errors, fdpass, gate, protocol
 from workerd.auth import Peer
+from workerd.batch import Batch
+from workerd.clientfds import ClientFds
 from workerd.errors import Exhausted, InvalidParams, ParseError, RequestError, WorkerError
 from workerd.outbox import Outbox
 from workerd.service import Answer, Call, Handler
@@ -41,6 +44,7 @@ class Owner(Protocol):
     loop: asyncio.AbstractEventLoop
     tasks: asyncio.TaskGroup
     handlers: dict[str, Handler]
+    client_fds: ClientFds
 
     def enqueue(self, connection: Connection) -> None:
         """It has requests to be taken."""
@@ -84,17 +88,29 @@ class Connection:
         self._closed = True
         self._stop_reading()
         self._outbox.close()
-        self._sock.close()
+        self._close_socket()
         self._hold(-len(self._received))
         self._received.clear()
         self._time_partial()
         self.account.fds -= len(self._fds)
-        fdpass.close_all(self._fds)
+        self._discard(self._fds)
         self._fds.clear()
         for task, abandoned in tuple(self._tasks.items()):
             if abandoned:
                 task.cancel()
         self._server.forget(self)
+
+    def _close_socket(self) -> None:
+        """After its end nothing can be in it; else there may be descriptors, unread."""
+        if self._ended:
+            self._sock.close()
+            return
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._discard((self._sock.detach(),))
+
+    def _discard(self, fds: Iterable[int]) -> None:
+        self._server.client_fds.close(self.peer.uid, fds)
 
     # ── in ──
 
@@ -113,7 +129,7 @@ class Connection:
 
     def _readable(self) -> None:
         try:
-            data, fds = fdpass.receive(self._sock, _READ_SIZE, protocol.MAX_FDS)
+            data, fds = fdpass.receive(self._sock, _READ_SIZE, protocol.MAX_FDS, self._discard)
         except (BlockingIOError, InterruptedError):
             return
         except RequestError as error:
@@ -126,7 +142,7 @@ class Connection:
         self.account.fds += len(fds)
         self._received += data
         self._hold(len(data))
-        if len(self._fds) > _QUEUED_FDS or self.account.fds > gate.MAX_FDS:
+        if len(self._fds) > _QUEUED_FDS or self._unclaimed() > gate.MAX_FDS:
             self.refuse(InvalidParams("too many file descriptors that no request claims", field="fds"))
         elif not data:
             self._end_of_input()
@@ -135,6 +151,10 @@ class Connection:
             self._update_reading()
         else:
             self._wait_for_rest()
+
+    def _unclaimed(self) -> int:
+        """Descriptors of this user's that are of no use, all connections together."""
+        return self.account.fds + self._server.client_fds.held(self.peer.uid)
 
     def _wait_for_rest(self) -> None:
         """There is a request in part, or nothing."""
@@ -222,7 +242,7 @@ class Connection:
         if members is None:
             self._begin(line, None)
             return
-        batch = Batch(self, len(members))
+        batch = Batch(len(members), self._send)
         for member in members:
             self._begin(member, batch)
 
@@ -242,7 +262,7 @@ class Connection:
             params = protocol.decode_params(request)
             fds = self._claim(getattr(params, "fds", 0))
         except WorkerError as error:
-            fdpass.close_all(self._claim(min(len(self._fds), protocol.claimed_fds(request))))
+            self._discard(self._claim(min(len(self._fds), protocol.claimed_fds(request))))
             self.answer(None if notification else protocol.encode_error(request_id, error), (), batch)
             return
         self._start(request.method, Call(self.peer, params, fds), request_id, notification, batch, len(data))
@@ -285,6 +305,8 @@ class Connection:
         answer = Answer(msgspec.Struct())
         try:
             async with self.account.slot(method) or contextlib.nullcontext():
+                if call.fds:
+                    await self._server.client_fds.check(self.peer.uid, call.fds)
                 answer = await self._server.handlers[method](call)
             line = protocol.encode_result(request_id, answer.result)
         except WorkerError as error:
@@ -294,7 +316,7 @@ class Connection:
             internal = errors.InternalError("internal error; workerd's log has the details")
             line = protocol.encode_error(request_id, internal)
         finally:
-            fdpass.close_all(call.fds)
+            self._discard(call.fds)
         if notification or (batch is not None and answer.fds):
             fdpass.close_all(answer.fds)
             answer = answer._replace(fds=())
@@ -325,20 +347,3 @@ class Connection:
             self.close()
         elif not self._closed:
             self._update_reading()
-
-
-class Batch:
-    """The answers to a batch: one array, once all are there; nothing where all its
-    members were notifications."""
-
-    def __init__(self, connection: Connection, members: int) -> None:
-        self._connection = connection
-        self._open = members
-        self._lines: list[bytes] = []
-
-    def add(self, line: bytes | None) -> None:
-        self._open -= 1
-        if line is not None:
-            self._lines.append(line.rstrip(b"\n"))
-        if self._open == 0 and self._lines:
-            self._connection.answer(b"[" + b",".join(self._lines) + b"]\n", (), None)

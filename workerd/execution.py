@@ -18,7 +18,7 @@ import struct
 import termios
 from typing import NamedTuple
 
-from workerd import launcher, passedfds
+from workerd import launcher
 from workerd.auth import Peer
 from workerd.errors import Exhausted, InvalidParams, StartFailed, WorkerError, WrongState
 from workerd.job import State
@@ -143,7 +143,6 @@ def _check(params: ExecParams, fds: tuple[int, ...]) -> None:
     for name, value in params.env.items():
         if not name or "=" in name or "\0" in name + value:
             raise InvalidParams(f"environment variable {name!r}: no empty name, no '=' in it, no NUL", field="env")
-    passedfds.check(fds)
 
 
 def _passed(params: ExecParams, fds: tuple[int, ...]) -> Streams:

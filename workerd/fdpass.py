@@ -10,11 +10,23 @@ from __future__ import annotations
 import array
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from workerd.errors import InvalidRequest
 
 FD_SIZE = array.array("i").itemsize
+_MOST_FDS = 253
+"""on one message (SCM_MAX_FD, unix(7))"""
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close each of them; one that fails does not keep the others open."""
+    for fd in fds:
+        try:
+            os.close(fd)
+        except OSError:
+            # EBADF is somebody's bug, EIO a file system's; the descriptor is gone either way (close(2)).
+            continue
 
 
 def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
@@ -32,38 +44,30 @@ def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ())
     return sock.sendmsg([data], [rights], socket.MSG_NOSIGNAL)
 
 
-def receive(sock: socket.socket, bufsize: int, max_fds: int) -> tuple[bytes, list[int]]:
+def receive(
+    sock: socket.socket, bufsize: int, max_fds: int, close: Callable[[Iterable[int]], None] = close_all
+) -> tuple[bytes, list[int]]:
     """One read: up to `bufsize` bytes (none at the end of the stream) and the
     descriptors that came with them, now the caller's to close.
 
     Raises InvalidRequest where more than `max_fds` came or some were lost (the
     process is out of them): the bytes are gone as well, so the connection is of
-    no more use. OSError as recvmsg(2) does.
+    no more use. What came is closed by `close`. OSError as recvmsg(2) does.
     """
-    space = socket.CMSG_SPACE(max_fds * FD_SIZE) if max_fds else 0
+    # Room for all that can come: what has none the kernel closes, within recvmsg.
+    space = socket.CMSG_SPACE(_MOST_FDS * FD_SIZE) if max_fds else 0
     data, ancillary, flags, _ = sock.recvmsg(bufsize, space, socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     try:
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds += _descriptors(content)
-        # CMSG_SPACE rounds up, so one descriptor too many can fit without MSG_CTRUNC.
         if flags & socket.MSG_CTRUNC or len(fds) > max_fds:
             raise InvalidRequest(f"more than {max_fds} file descriptors on one message, or some were lost")
     except BaseException:
-        close_all(fds)
+        close(fds)
         raise
     return data, fds
-
-
-def close_all(fds: Iterable[int]) -> None:
-    """Close each of them; one that fails does not keep the others open."""
-    for fd in fds:
-        try:
-            os.close(fd)
-        except OSError:
-            # EBADF is somebody's bug, EIO a file system's; the descriptor is gone either way (close(2)).
-            continue
 
 
 def _descriptors(content: bytes) -> list[int]:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from workerd import protocol
 from workerd.auth import Peer, peer_of
+from workerd.clientfds import ClientFds
 from workerd.connection import Connection
 from workerd.errors import NotPermitted, WorkerError
 from workerd.gate import Account, Gate
@@ -47,6 +48,7 @@ class Server:
         self.handlers = service.handlers
         self.tasks = tasks
         self.loop = asyncio.get_running_loop()
+        self.client_fds = ClientFds(self.loop)
         self._admits = admits
         self._gate = Gate()
         self._connections: set[Connection] = set()
@@ -77,6 +79,7 @@ class Server:
                 task.cancel()
         for connection in tuple(self._connections):
             connection.close()
+        self.client_fds.stop()
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -110,19 +113,29 @@ class Server:
                 return
             sock.setblocking(False)
             try:
-                self._connect(sock)
-            except WorkerError as error:
-                _turn_away(sock, error)
+                peer = peer_of(sock)
             except OSError as error:
                 log.warning("a connection without a peer: %s", error)
                 sock.close()
+                continue
+            try:
+                self._connect(sock, peer)
+            except WorkerError as error:
+                self._turn_away(sock, peer, error)
 
-    def _connect(self, sock: socket.socket) -> None:
-        peer = peer_of(sock)
+    def _connect(self, sock: socket.socket, peer: Peer) -> None:
         if not self._admits(peer):
             raise _not_admitted()
         account = self._gate.enter(peer.uid)
         self._connections.add(Connection(self, sock, peer, account))
+
+    def _turn_away(self, sock: socket.socket, peer: Peer, error: WorkerError) -> None:
+        """Say why; a socket that was just made takes one line. Descriptors may be in it."""
+        with contextlib.suppress(OSError):
+            sock.send(protocol.encode_error(None, error), socket.MSG_NOSIGNAL)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        self.client_fds.close(peer.uid, (sock.detach(),))
 
     def _pause(self, error: OSError) -> None:
         """The connection stays in the backlog, so the socket would be readable for ever:
@@ -175,13 +188,6 @@ class Server:
 
 def _not_admitted() -> NotPermitted:
     return NotPermitted("the policy does not let you use workerd: ask the administrator ([connect] in workerd.toml)")
-
-
-def _turn_away(sock: socket.socket, error: WorkerError) -> None:
-    """Say why; a socket that was just made takes one line."""
-    with contextlib.suppress(OSError):
-        sock.send(protocol.encode_error(None, error), socket.MSG_NOSIGNAL)
-    sock.close()
 
 
 def bind(path: str, group: int | None) -> socket.socket:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from workerd import __version__, output, passedfds, protocol
+from workerd import __version__, output, protocol
 from workerd.auth import Peer, is_admin
 from workerd.errors import Exhausted, InvalidParams, WrongState
 from workerd.followers import Followers
@@ -31,7 +31,8 @@ class Answer(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One request, decoded. `fds` are the descriptors it claims; they stay the server's."""
+    """One request, decoded. `fds` are the descriptors it claims, checked
+    (workerd.passedfds); they stay the server's."""
 
     peer: Peer
     params: Any
@@ -72,7 +73,6 @@ class Service:
             raise InvalidParams("a job with a terminal takes its input from there: leave out stdin", field="stdin")
         if len(call.fds) != int(params.stdin):
             raise InvalidParams(f"{len(call.fds)} file descriptors came, {int(params.stdin)} were wanted", field="fds")
-        passedfds.check(call.fds)
         job = await self._queue.submit(call.peer, params, call.fds[0] if params.stdin else None)
         return Answer(protocol.RunResult(job.id, job.state, job.warnings, job.waits_for))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
 import os
 import resource
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,6 +76,16 @@ def latencies(path: str, job_id: str, count: int = 100) -> list[float]:
             client.call("job.status", protocol.JobParams(id=job_id))
         found.append(time.perf_counter() - start)
         time.sleep(0.01)
+    return sorted(found)
+
+
+def info_latencies(path: str) -> list[float]:
+    found = []
+    for _ in range(50):
+        start = time.perf_counter()
+        with Client(path) as client:
+            client.call("daemon.info", protocol.InfoParams())
+        found.append(time.perf_counter() - start)
     return sorted(found)
 
 
@@ -154,6 +166,53 @@ def fds_on_every_message(path: str, ready: Callable[[], None]) -> None:
             ready()
 
 
+def lingering(listener: socket.socket) -> int:
+    """A descriptor that takes an hour to close (SO_LINGER), since nobody reads at its peer."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    sock.connect(listener.getsockname())
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(b"x" * 65536)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    return sock.detach()
+
+
+def send_lingering(path: str, listener: socket.socket, line: bytes, copies: int) -> socket.socket:
+    """The connection; the daemon has the only descriptors of that file."""
+    fd, sock = lingering(listener), connect(path)
+    try:
+        sock.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd] * copies))])
+    except OSError:  # already hung up: it would be us who wait
+        with socket.socket(fileno=os.dup(fd)) as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+    os.close(fd)
+    return sock
+
+
+def fds_slow_to_close(path: str, ready: Callable[[], None], *, copies: int = 1, ask: bool = True) -> None:
+    """Unasked for; or more than may be, so that the daemon hangs up with some unread."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1000)
+    for number in range(500):
+        sock = send_lingering(path, listener, STATUS, copies)
+        if ask:
+            with contextlib.suppress(ConnectionResetError):
+                sock.recv(4096)
+        sock.close()
+        if number == 3:
+            ready()
+        time.sleep(0.01)
+    signal.pause()
+
+
+def too_many_fds_slow_to_close(path: str, ready: Callable[[], None]) -> None:
+    fds_slow_to_close(path, ready, copies=100)
+
+
 def gigabyte_lines(path: str, ready: Callable[[], None]) -> None:
     block = b"a" * (1 << 20)
     rounds = 0
@@ -199,6 +258,8 @@ ATTACKS = [
     pipelined,
     never_reading,
     fds_on_every_message,
+    fds_slow_to_close,
+    too_many_fds_slow_to_close,
     gigabyte_lines,
     nested,
     waits,
@@ -355,6 +416,19 @@ class TestConnect:
             assert self.info(path) == 0
             with pytest.raises(NotPermitted, match="the policy does not let you use workerd"):
                 as_user(ATTACKER, self.info, path)
+
+    def test_who_is_turned_away_leaves_nothing_that_is_slow_to_close(self) -> None:
+        with running(config=self.CONFIG) as daemon:
+            assert daemon.process is not None
+            fds = f"/proc/{daemon.process.pid}/fd"
+            before = len(os.listdir(fds))
+            with attacked(daemon, functools.partial(fds_slow_to_close, ask=False)):
+                found = as_user(OTHER, info_latencies, str(daemon.socket))
+            assert found[48] < GENEROUS, f"the slowest but one of 50 answers took {found[48]:.3f} s"
+            deadline = time.monotonic() + 20
+            while len(os.listdir(fds)) > before:
+                assert time.monotonic() < deadline, f"{len(os.listdir(fds))} descriptors, {before} before"
+                time.sleep(0.1)
 
     def test_a_reload_hangs_up_on_those_whom_it_does_not_name_any_more(self) -> None:
         with running(config="") as daemon:

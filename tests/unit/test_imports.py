@@ -29,7 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "exitrecord jobrecord outcome jobfiles sandbox launcher totals admission",
         "followers",
         "trylog",
-        "passedfds",
+        "passedfds clientfds",
+        "batch",
     ),
     (
         "backlog registry salvage storedoutput usertotals supervisor execution "
