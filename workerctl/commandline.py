@@ -65,9 +65,7 @@ def _names(spec: dict[str, Any]) -> list[str]:
             words += [f"--{option}", str(spec[field])]
     for key, value in (spec.get("labels") or {}).items():
         words += ["--label", f"{key}={value}" if value else key]
-    if spec.get("cwd"):
-        words += ["--workdir", spec["cwd"]]
-    return words
+    return [*words, "--workdir", spec.get("cwd") or "/"]  # what is left out on the wire is the root
 
 
 def _limits(limits: dict[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ VERBS = {
     "run": "start a command as a job",
     "ps": "list jobs",
     "status": "show all about a job",
+    "inspect": "show all about jobs as JSON, or as a command of other programs",
     "explain": "say why a job ended so, and what to change",
     "out": "show a job's output",
     "replay": "show a job's output again, in the time it took",

@@ -1,0 +1,158 @@
+"""`inspect`, and a job as the command of another program."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.unit.workerctl_fakes import FakeWorkerd, ctl, make_job
+from workerctl.complete import filled
+from workerctl.equivalent import PROGRAMS, Translation, translate
+from workerctl.equivalent.podman import block_weight, shares
+from workerd.job import (
+    IoLimit,
+    Job,
+    JobSpec,
+    Limits,
+    Mount,
+    MountKind,
+    Net,
+    OnTimeout,
+    Protocol,
+    Publish,
+    Restart,
+    RestartPolicy,
+    State,
+)
+
+PLAIN = JobSpec(("sh", "-c", "echo 'a b' $HOME"), cwd="/srv")
+CHANGES: dict[str, Any] = {
+    "cwd": "/opt",
+    "name": "build",
+    "net": Net.HOST,
+    "publish": (Publish(8080, 80),),
+    "hostname": "there",
+    "mounts": (Mount(MountKind.BIND, "/b", "/a"),),
+    "rootfs": "/srv/tree",
+    "read_only": True,
+    "umask": 0o077,
+    "cap_add": ("net_admin",),
+    "seccomp": False,
+    "max_output": 1 << 20,
+    "stop_signal": 2,
+    "grace": 60_000_000,
+    "timeout": 600_000_000,
+    "cpu_time": 5_000_000,
+    "restart": RestartPolicy(Restart.ON_FAILURE, 3),
+    "priority": 5,
+    "tty": True,
+    "labels": {"team": "x"},
+    "remove": True,
+}
+LIMITS = {
+    "memory": 1 << 28,
+    "swap": 1 << 20,
+    "cpus": 0.5,
+    "cpu_weight": 50,
+    "cpuset": "0-1",
+    "pids": 9,
+    "io": (IoLimit("/dev/sda", write_bps=1 << 20),),
+    "io_weight": 200,
+}
+
+
+def as_of(program: str, spec: JobSpec, **fields: Any) -> Translation:
+    return translate(filled(make_job(uid=1000, gid=1000, spec=spec, **fields)), program)
+
+
+def said(translation: Translation) -> tuple[Any, ...]:
+    return (*translation.words, *translation.without)
+
+
+class TestTranslation:
+    @pytest.mark.parametrize("program", PROGRAMS)
+    @pytest.mark.parametrize("field", sorted(set(JobSpec.__struct_fields__) - {"argv", "limits", "user", "on_timeout"}))
+    def test_whatever_is_asked_for_is_said(self, program: str, field: str) -> None:
+        # systemd-run's units are collected, and its output is kept by the journal, at any rate
+        if program == "systemd-run" and field in ("remove", "max_output"):
+            return
+        changed = msgspec.structs.replace(PLAIN, **{field: CHANGES[field]})
+        assert said(as_of(program, changed)) != said(as_of(program, PLAIN))
+
+    @pytest.mark.parametrize("program", PROGRAMS)
+    @pytest.mark.parametrize("field", sorted(Limits.__struct_fields__))
+    def test_so_is_every_limit(self, program: str, field: str) -> None:
+        changed = msgspec.structs.replace(PLAIN, limits=Limits(**{field: LIMITS[field]}))
+        assert said(as_of(program, changed)) != said(as_of(program, PLAIN))
+
+    @pytest.mark.parametrize("program", PROGRAMS)
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            msgspec.structs.replace(PLAIN, timeout=9, on_timeout=OnTimeout.PAUSE),
+            msgspec.structs.replace(PLAIN, net=Net.BRIDGE, publish=(Publish(53, 53, Protocol.UDP),)),
+            msgspec.structs.replace(PLAIN, limits=Limits(io=(IoLimit(read_iops=5),))),
+            msgspec.structs.replace(PLAIN, mounts=tuple(Mount(kind, "/t", "/s", 5) for kind in MountKind)),
+            msgspec.structs.replace(PLAIN, **CHANGES, limits=Limits(**LIMITS), user="ada"),  # type: ignore[arg-type]
+        ],
+    )
+    def test_any_job_can_be_said(self, program: str, spec: JobSpec) -> None:
+        found = as_of(program, spec)
+        assert all(isinstance(word, str) and word for word in found.words) and found.without
+
+    def test_systemd_run_in_full(self) -> None:
+        spec = JobSpec(
+            ("make", "$X"), cwd="/srv", name="b", timeout=90_000_000, limits=Limits(memory=1 << 28, cpus=0.5)
+        )
+        assert shlex.join(as_of("systemd-run", spec).words) == (
+            "systemd-run --unit=worker-b --uid=1000 --gid=1000 --working-directory=/srv --collect -p MemoryMax=256M "
+            "-p MemorySwapMax=0 -p CPUQuota=50% -p TimeoutStopSec=10 -p RuntimeMaxSec=90 -p ProtectSystem=strict "
+            "-p PrivateTmp=yes -p PrivateDevices=yes -p PrivateIPC=yes -p ProtectControlGroups=yes "
+            "-p ReadWritePaths=/srv -p PrivateNetwork=yes -p NoNewPrivileges=yes -p UMask=0022 "
+            "-p CapabilityBoundingSet= -p SystemCallFilter=@system-service -- make '$$X'"
+        )
+
+    def test_podman_in_full(self) -> None:
+        spec = JobSpec(("make",), cwd="/srv", name="b", rootfs="/tree", limits=Limits(memory=1 << 20, swap=1 << 20))
+        assert shlex.join(as_of("podman", spec).words) == (
+            "podman run --detach --user=1000:1000 --workdir=/srv --name=b --memory=1048576 --memory-swap=2097152 "
+            "--stop-timeout=10 --network=none --umask=0022 --security-opt=no-new-privileges --cap-drop=all "
+            "--rootfs /tree make"
+        )
+
+    @pytest.mark.parametrize("weight", [1, 2, 50, 100, 101, 9_999, 10_000])
+    def test_podmans_weights_give_the_same_in_the_kernel(self, weight: int) -> None:
+        assert 1 + (shares(weight) - 2) * 9_999 // 262_142 == weight
+        assert abs(1 + (block_weight(weight) - 10) * 9_999 / 990 - weight) < 11
+
+
+class TestInspect:
+    @pytest.fixture
+    def fake(self, tmp_path: Path) -> Iterator[FakeWorkerd]:
+        made = FakeWorkerd(tmp_path / "sock")
+        job = make_job(state=State.RUNNING, spec=JobSpec(("sleep", "9"), limits=Limits(memory=1 << 28)))
+        made.answers["job.status"] = lambda params: job
+        yield made
+        made.close()
+
+    def test_is_an_array_of_all_there_is(self, fake: FakeWorkerd) -> None:
+        shown = json.loads(ctl(fake, "inspect", "k3").out)
+        assert len(shown) == 1 and set(shown[0]) == {*Job.__struct_fields__, "user", "why", "command_line"}
+        assert shown[0]["command_line"] == "workerctl run --workdir / --mem 256M -- sleep 9"
+        assert len(json.loads(ctl(fake, "inspect", "--json", "k3", "k3").out)) == 2
+
+    def test_as_prints_the_command_alone_on_stdout(self, fake: FakeWorkerd) -> None:
+        ran = ctl(fake, "inspect", "--as", "systemd-run", "k3")
+        assert ran.out.startswith(b"systemd-run ") and ran.out.count(b"\n") == 1 and "PrivatePIDs" in ran.err
+        shown = json.loads(ctl(fake, "inspect", "--as", "podman", "--json", "k3").out)
+        assert shown["command"][:2] == ["podman", "run"] and shown["without"]
+
+    def test_refuses_what_is_no_program(self, fake: FakeWorkerd) -> None:
+        ran = ctl(fake, "inspect", "--as", "docker", "k3")
+        assert ran.code == 125 and "choose systemd-run or podman" in ran.err and not fake.requests
