@@ -103,8 +103,10 @@ def _make_place(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> P
     fd = os.open(f"{state}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     stack.callback(os.close, fd)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        # Not flock(2): a child that a killed daemon was just starting would hold that too,
+        # until it executes its program.
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
         raise ConfigError(f"another workerd uses {state}", path=state, line=0) from error
     if not os.access(arguments.init, os.X_OK):
         raise ConfigError(f"{arguments.init} is not there or not executable: build it (make init)", line=0)

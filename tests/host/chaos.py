@@ -44,6 +44,8 @@ class Asked:
     code: int
     id: str | None = None
     """None where the daemon died before it answered"""
+    found: str | None = None
+    """its id then, where it was taken in all the same"""
     refused: str | None = None
     stop_answered: bool = False
 
@@ -141,12 +143,24 @@ class Chaos:
         while self.kills < self.most_kills and time.monotonic() < self.deadline:
             if not any(user.is_alive() for user in users):
                 return
-            # From the middle of its recovery to well into its service.
+            # From the middle of its recovery to well into its service; not always before
+            # it serves, however slow that is with many jobs on a busy machine.
+            if self.random.random() < 0.7:
+                self._until_it_serves()
             time.sleep(self.random.choice((0.02, 0.05, 0.1, 0.2, 0.4)) * (0.5 + self.random.random()))
             assert select.select([self._pidfd], [], [], 0)[0] == [], f"workerd died by itself:\n{self._log_end()}"
             self._end_daemon()
             self.kills += 1
             self._start()
+
+    def _until_it_serves(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with contextlib.suppress(errors.ConnectionFailed, errors.Unavailable, OSError):
+                Client(str(self.daemon.socket)).close()
+                return
+            if select.select([self._pidfd], [], [], 0.01)[0]:
+                return  # it died: whoever called says so
 
     def _log_end(self) -> str:
         return self.daemon.log.read_text()[-3000:]
@@ -162,9 +176,12 @@ class Chaos:
                     return
                 self.asked.append(asked)
             self._ask(asked)
-            if asked.id is not None and asked.kind in ("stopped", "stubborn"):
+            if asked.id is None and asked.refused is None:
+                asked.found = self._look_up(asked)
+            job_id = asked.id or asked.found
+            if job_id is not None and asked.kind in ("stopped", "stubborn"):
                 time.sleep(chance.random() * 0.1)
-                self._insist("job.stop", protocol.StopParams(asked.id), until=asked)
+                self._insist("job.stop", protocol.StopParams(job_id), until=asked)
 
     def _ask(self, asked: Asked) -> None:
         spec = JobSpec(
@@ -183,6 +200,12 @@ class Chaos:
                     # Whether it was taken in is not known: it shows in the end.
                 return
             time.sleep(0.02)
+
+    def _look_up(self, asked: Asked) -> str | None:
+        """The id of a job whose start nobody answered for, where there is one."""
+        params = protocol.ListParams(all=True, labels={"tag": asked.tag})
+        jobs = self._insist("job.list", params).jobs
+        return jobs[0].id if jobs else None
 
     def _insist(self, method: str, params: protocol.Params, until: Asked | None = None) -> Any:
         """Ask again until it is answered: for what may be asked twice."""
@@ -204,8 +227,7 @@ class Chaos:
         by_tag: dict[str, list[Job]] = {}
         for job in self._all_jobs():
             by_tag.setdefault(job.spec.labels["tag"], []).append(job)
-        # Asked for, but not known to their client: nobody will stop those.
-        known = {asked.id for asked in self.asked if asked.id is not None}
+        known = {asked.id or asked.found for asked in self.asked}
         for job in (job for jobs in by_tag.values() for job in jobs if job.state is not State.FINISHED):
             if job.id in known:
                 self._insist("job.wait", protocol.WaitParams((job.id,), timeout=int(PATIENCE * 1e6)))
@@ -254,7 +276,7 @@ class Chaos:
             return found == unstopped
         stops = {(Reason.STOPPED, asked.code, None), (Reason.STOPPED, None, 15), (Reason.STOPPED, None, 9)}
         if asked.kind in ("quick", "slow"):
-            return found in {unstopped, *stops}  # stopped by us, for nobody knew its id
+            return found in {unstopped, *stops}  # its client gave up before it knew the id: stopped by us
         if asked.kind == "stubborn":
             return found in stops - {(Reason.STOPPED, asked.code, None)}
         return found in stops
