@@ -19,10 +19,13 @@ from typing import NamedTuple
 from workerd import jobfiles, sandbox
 from workerd.errors import CannotExecute, CommandNotFound, Exhausted, StartFailed, WorkerError
 from workerd.job import Job
+from workerd.retrying import until_possible
 from workerd.sealedprogram import SealedProgram
 
 _WALL = 0x40000000
 """__WALL of waitpid(2): PID 1 was cloned without an exit signal"""
+_TRIES = 8
+"""to watch what was started, where the machine has run out of something: some six seconds"""
 _STEPS = {
     "exec": "cannot run the command",
     "chdir": "working directory",
@@ -127,7 +130,7 @@ class Launcher:
             finally:
                 self._reap_first_stages()
         pid, error = _parse(bytes(text), launch.job.id)
-        pidfd = os.pidfd_open(pid) if pid else -1
+        pidfd = await _open_pidfd(pid)
         if error is None and refusal is None:
             return Started(pid, pidfd)
         if pid:
@@ -146,7 +149,7 @@ class Launcher:
             finally:
                 self._reap_first_stages()
         pid, error = _parse(bytes(text), entry.job.id)
-        pidfd = os.pidfd_open(pid) if pid else -1
+        pidfd = await _open_pidfd(pid)
         if error is None:
             return Started(pid, pidfd)
         if pid:
@@ -172,7 +175,7 @@ class Launcher:
     async def _collect(self, pidfd: int) -> None:
         """A PID 1 that told of its failure is about to exit; nothing else is in it."""
         done = asyncio.Event()
-        self._loop.add_reader(pidfd, done.set)
+        await self._add_reader(pidfd, done.set)
         try:
             await done.wait()
             reap(pidfd)
@@ -247,8 +250,8 @@ class Launcher:
         def readable() -> None:
             try:
                 piece = os.read(fd, 4096)
-            except BlockingIOError:
-                return
+            except OSError:
+                return  # nothing is there, or not now: the loop calls again
             data.extend(piece)
             seen = until is not None and any(
                 line.startswith(until) and line.endswith(b"\n") for line in data.splitlines(keepends=True)
@@ -256,11 +259,15 @@ class Launcher:
             if (not piece or seen) and not done.done():
                 done.set_result(None)
 
-        self._loop.add_reader(fd, readable)
+        await self._add_reader(fd, readable)
         try:
             await done
         finally:
             self._loop.remove_reader(fd)
+
+    async def _add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """As the loop's; for want of memory epoll_ctl(2) may fail."""
+        await until_possible(lambda: self._loop.add_reader(fd, callback), "a start cannot be watched", _TRIES)
 
     def _reap_first_stages(self) -> None:
         for pid in tuple(self._first_stages):
@@ -272,9 +279,22 @@ class Launcher:
                 self._first_stages.discard(pid)
 
 
+async def _open_pidfd(pid: int) -> int:
+    """Of a child that is not reaped yet, so that the pid is its own; -1 of none. Raises
+    OSError, and then it is dead and reaped."""
+    if not pid:
+        return -1
+    try:
+        return await until_possible(lambda: os.pidfd_open(pid), f"process {pid} cannot be watched", _TRIES)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(os.waitpid, pid, _WALL)
+        raise
+
+
 def reap(pidfd: int) -> None:
     """Collect a dead PID 1 if it is our child; after a restart it is init's."""
-    with contextlib.suppress(ChildProcessError):
+    with contextlib.suppress(OSError):
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | _WALL)
 
 

@@ -26,6 +26,8 @@ from workerd.service import Service
 
 log = logging.getLogger("workerd")
 
+_GONE_SECONDS = 2.0
+"""in which a killed daemon's last child lets go of its socket"""
 _BACKLOG = 128
 """connections that wait to be accepted; who comes then waits in connect(2), in turn. So
 nobody stands behind thousands of somebody else's"""
@@ -190,20 +192,37 @@ def _not_admitted() -> NotPermitted:
     return NotPermitted("the policy does not let you use workerd: ask the administrator ([connect] in workerd.toml)")
 
 
+def _is_left_behind(path: str) -> bool:
+    """Whether a daemon that was killed left its socket there. Raises FileExistsError
+    where one listens."""
+    while True:
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+            try:
+                probe.connect(path)
+            except FileNotFoundError:
+                return False
+            except ConnectionRefusedError:
+                return True
+            # A child that a killed daemon was just starting holds the listening socket too;
+            # once it executes its program, this connection is reset.
+            probe.settimeout(_GONE_SECONDS)
+            try:
+                alive = bool(probe.recv(1))
+            except ConnectionResetError:
+                alive = False
+            except TimeoutError:
+                alive = True
+            if alive:
+                raise FileExistsError(17, "another workerd listens there", path)
+
+
 def bind(path: str, group: int | None) -> socket.socket:
     """A listening socket of our own, mode 0660. Raises OSError, also where another
     daemon answers there (EADDRINUSE)."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
-            try:
-                probe.connect(path)
-            except FileNotFoundError:
-                pass
-            except ConnectionRefusedError:
-                os.unlink(path)  # left behind by a daemon that was killed
-            else:
-                raise FileExistsError(17, "another workerd listens there", path)
+        while _is_left_behind(path):
+            os.unlink(path)
         saved = os.umask(0o117)
         try:
             sock.bind(path)

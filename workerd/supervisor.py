@@ -26,6 +26,7 @@ from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.network import Network
 from workerd.registry import Live, Registry, monotonic, now, stored_output
+from workerd.retrying import until_possible
 from workerd.slowcalls import SlowCalls
 from workerd.usertotals import UserTotals
 
@@ -40,6 +41,8 @@ _PATH_PATIENCE = 10.0
 """seconds that looking up a path of the caller's may take"""
 _START_AGAIN = 5_000_000
 """microseconds after which a waiting job is started again whose start could not be recorded"""
+_WATCH_AGAIN = 0.5
+"""seconds after which it is tried again to watch a job"""
 _SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
@@ -100,9 +103,7 @@ class Supervisor:
         try:
             prepared = await self._prepared(live)
         except BaseException:
-            live.files.remove_state()
-            await self.registry.call(lambda store: store.delete((job.id,)))
-            self.registry.discard(job.id)
+            await self._forget(live)
             raise
         try:
             await self._start(live, env, prepared, stdin)
@@ -110,6 +111,18 @@ class Supervisor:
             self.registry.discard(job.id)
             raise
         return live.job
+
+    async def _forget(self, live: Live) -> None:
+        """A job that nobody was told of. What cannot be removed of it now, the next start
+        of workerd finds as a start that was cut short."""
+        job_id = live.job.id
+        try:
+            live.files.remove_state()
+            await self.registry.call(lambda store: store.delete((job_id,)))
+        except (OSError, WorkerError) as error:
+            log.error("job %s was not started, but its record remains: %s", job_id, error)
+        finally:
+            self.registry.discard(job_id)
 
     async def enqueue(self, live: Live, env: dict[str, str]) -> None:
         """Record a job that is to wait; its output can be followed from now on. Raises WorkerError."""
@@ -184,8 +197,9 @@ class Supervisor:
             raise
         finally:
             opened.close()
+        # From here on nothing may fail: the command runs.
         live.pidfd = started.pidfd
-        fields = {"started": now(), "pid": started.pid, "pid_start": procfs.start_ticks(started.pid)}
+        fields = {"started": now(), "pid": started.pid, "pid_start": _start_ticks(started.pid)}
         if live.job.state is State.STARTING:
             live.job = change(live.job, State.RUNNING, clock=RunClock(0, monotonic()), **fields)
         else:  # stopped meanwhile
@@ -228,7 +242,10 @@ class Supervisor:
         """Nothing of a job that never ran stays behind, but for its record."""
         await self.network.release(live.job)
         await self._clear(live)
-        live.files.remove_output()
+        try:
+            live.files.remove_output()
+        except OSError as error:
+            log.error("job %s: its empty output remains: %s", live.job.id, error)
 
     async def _start_failed(self, live: Live, error: WorkerError | OSError) -> None:
         data = error.data if isinstance(error, StartFailed) else {}
@@ -238,8 +255,14 @@ class Supervisor:
         await self.settle(live, {"reason": Reason.START_FAILED, "start_error": told, "finished": now()})
 
     def watch(self, live: Live) -> None:
-        """From now on the end of PID 1 is seen."""
-        self._loop.add_reader(live.pidfd, self._exited, live)
+        """From now on the end of PID 1 is seen; soon, where epoll_ctl(2) finds no memory."""
+        if live.pidfd < 0:
+            return
+        try:
+            self._loop.add_reader(live.pidfd, self._exited, live)
+        except OSError as error:
+            log.warning("job %s: its end cannot be watched for yet: %s", live.job.id, error)
+            self._loop.call_later(_WATCH_AGAIN, self.watch, live)
 
     def _exited(self, live: Live) -> None:
         self._loop.remove_reader(live.pidfd)
@@ -249,10 +272,14 @@ class Supervisor:
     async def conclude(self, live: Live, account: Account | None = None) -> None:
         """PID 1 is dead: find the outcome, commit it, tell it, clear up. `account` is
         what the cgroup said, where that is gone already."""
-        account = account or take_account(live.cgroup)
-        record = exitrecord.read(live.files.exit)
-        fields = outcome.judge(live.job, record, oom_killed=account.oom_killed, now=now())
-        await self.settle(live, {"usage": account.usage, **stored_output(live.files), **fields})
+
+        def read() -> dict[str, object]:
+            said = account or take_account(live.cgroup)
+            record = exitrecord.read(live.files.exit)
+            fields = outcome.judge(live.job, record, oom_killed=said.oom_killed, now=now())
+            return {"usage": said.usage, **stored_output(live.files), **fields}
+
+        await self.settle(live, await until_possible(read, f"job {live.job.id}: its end cannot be read"))
 
     def conclude_soon(self, live: Live, account: Account) -> None:
         """As `conclude`; what is asked of the job from now on finds it finished."""
@@ -282,7 +309,7 @@ class Supervisor:
         await self.network.release(ended)  # whoever waits for the end may want its ports
         committed = await self.registry.settle(live)
         if ended.spec.restart.when is not Restart.NEVER:
-            trylog.end(live.files.index)
+            _end_log(live)
         self._followers.wake(live.files.index)
         if committed:
             await self._clear(live)
@@ -317,6 +344,22 @@ class Supervisor:
                 self._leftovers.append(each)
 
 
+def _start_ticks(pid: int) -> int | None:
+    """None where it cannot be read, which nothing depends on."""
+    try:
+        return procfs.start_ticks(pid)
+    except OSError as error:
+        log.warning("when process %d started is not known: %s", pid, error)
+        return None
+
+
+def _end_log(live: Live) -> None:
+    try:
+        trylog.end(live.files.index)
+    except OSError as error:
+        log.error("job %s: its output is not marked as complete: %s", live.job.id, error)
+
+
 def take_account(cgroup: JobCgroup | None) -> Account:
     return (
         Account(None, oom_killed=False) if cgroup is None else Account(cgroup.usage(), oom_killed=cgroup.oom_killed())
@@ -330,7 +373,11 @@ def clear(cgroup: JobCgroup | None, files: JobFiles) -> bool:
         if not remove_cgroup(cgroup):
             return False
         cgroup.close()
-    files.remove_runtime()
+    try:
+        files.remove_runtime()
+    except OSError as error:
+        log.error("%s remains: %s", files.runtime, error)
+        return False
     return True
 
 

@@ -185,7 +185,11 @@ class Chaos:
 
     def _ask(self, asked: Asked) -> None:
         spec = JobSpec(
-            argv=("sh", "-c", asked.script()), cwd=str(self.marks), labels={"tag": asked.tag}, grace=300_000
+            argv=("sh", "-c", asked.script()),
+            cwd=str(self.marks),
+            name=asked.tag,
+            labels={"tag": asked.tag},
+            grace=300_000,
         )
         while True:
             with contextlib.suppress(errors.NotRunning, errors.Unavailable):
@@ -203,9 +207,10 @@ class Chaos:
 
     def _look_up(self, asked: Asked) -> str | None:
         """The id of a job whose start nobody answered for, where there is one."""
-        params = protocol.ListParams(all=True, labels={"tag": asked.tag})
-        jobs = self._insist("job.list", params).jobs
-        return jobs[0].id if jobs else None
+        try:
+            return str(self._insist("job.status", protocol.JobParams(asked.tag)).id)
+        except errors.NoSuchJob:
+            return None
 
     def _insist(self, method: str, params: protocol.Params, until: Asked | None = None) -> Any:
         """Ask again until it is answered: for what may be asked twice."""

@@ -1,8 +1,9 @@
 """Starts workerd in a fraction of a second, again and again: it is imported once, and
 each daemon is a fork. What the daemon does from `main` on is what it always does.
 
-`python -m tests.host.zygote LOG ARGUMENT…` reads one line for each start, `-` or a step
-(tests.host.steps) at which the daemon is to kill itself, and writes the pid.
+`python -m tests.host.zygote LOG ARGUMENT…` reads one line for each start: `-`, or a step
+(tests.host.steps) at which the daemon is to kill itself, or `faults` where its system
+calls are to count (tests.host.faultlib); and writes the pid.
 Orphans of a killed daemon are its children, and reaped: they do not pile up.
 """
 
@@ -15,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.host import steps
+from tests.host import faultlib, steps
 from workerd import __main__ as program
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -49,7 +50,9 @@ def _be_workerd(step: str, log: str, arguments: list[str]) -> None:
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.dup2(2, 1)
-        if step != "-":
+        if step == "faults":
+            faultlib.count_from_now()
+        elif step != "-":
             steps.arm(step)
         status = program.main(arguments)
     except BaseException:
@@ -63,9 +66,17 @@ def _be_workerd(step: str, log: str, arguments: list[str]) -> None:
 class Zygote:
     """The other side: starts daemons."""
 
-    def __init__(self, log: Path, arguments: list[str], cwd: Path) -> None:
+    def __init__(self, log: Path, arguments: list[str], cwd: Path, env: dict[str, str] | None = None) -> None:
+        """`env` is added to the environment."""
         command = [sys.executable, "-m", "tests.host.zygote", str(log), *arguments]
-        self._process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def start(self, step: str = "-") -> tuple[int, int]:
         """(pid, pidfd) of a fresh daemon; the caller closes the pidfd."""
