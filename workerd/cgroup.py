@@ -111,7 +111,8 @@ class CgroupTree:
                 self._totals[int(uid[1])] = None
 
     def create(self, job_id: str, uid: int) -> JobCgroup:
-        """A new cgroup for a job. Raises FileExistsError, OSError."""
+        """A new cgroup for a job. Raises FileExistsError, OSError, and
+        then there is none."""
         path = self._path(job_id, uid)
         with self._lock:
             try:
@@ -119,7 +120,11 @@ class CgroupTree:
             except FileNotFoundError:
                 self._make_user(uid)
                 os.mkdir(path)
-        return self.open(job_id, uid)
+        try:
+            return self.open(job_id, uid)
+        except BaseException:
+            os.rmdir(path)
+            raise
 
     def open(self, job_id: str, uid: int) -> JobCgroup:
         """The cgroup of a job that has one. Raises FileNotFoundError."""

@@ -133,7 +133,7 @@ class Faults:
         os.mkfifo(self.work / "go")
         running = self._ask(f"{case}-a", f"echo {case}-a >> marks; read line < go; {WORK}")
         ending = self._ask(f"{case}-b", f"echo {case}-b >> marks; {WORK}")
-        waiting = self._ask(f"{case}-c", f"echo {case}-c >> marks; {WORK}", delay=1_500_000)
+        waiting = self._ask(f"{case}-c", f"echo {case}-c >> marks; {WORK}", delay=400_000)
         self._end()
         self.control.arm(at, error)
         self._start()
