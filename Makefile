@@ -23,7 +23,7 @@ PYTHON_SOURCES := $(wildcard workerd/*.py workerctl/*.py)
 # Options of `make chaos`: --kills N --jobs N --minutes N --seed N
 CHAOS ?=
 
-.PHONY: help venv init lint chaos test test-unit test-host test-system bench fuzz demo wheel wheelhouse install uninstall clean
+.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench fuzz demo wheel wheelhouse install uninstall clean
 
 help: ## This list
 	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
@@ -44,6 +44,12 @@ test-host: venv init ## Tests that need root and cgroup2
 chaos: venv init ## The long test of durability: 3,000 kills, then 20 at every step
 	$(BIN)/python -m tests.host.chaos $(CHAOS)
 	$(BIN)/python -m tests.host.stepwise --times 20
+
+faults: venv init ## Every system call of a job's life fails once, in the daemon and in worker-init
+	$(BIN)/python -m tests.host.faults
+
+leaks: venv init ## 10,000 jobs; then nothing of them may be held
+	$(BIN)/python -m tests.host.leaks
 
 test-system: venv init ## Tests in a virtual machine
 	$(PYTEST) tests/system

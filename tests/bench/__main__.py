@@ -9,9 +9,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import command_line, launch, memory, output
+from tests.bench import command_line, launch, memory, output, restart
 
-CASES = {"launch": launch.run, "command-line": command_line.run, "memory": memory.run, "output": output.run}
+CASES = {
+    "launch": launch.run,
+    "command-line": command_line.run,
+    "memory": memory.run,
+    "output": output.run,
+    "restart": restart.run,
+}
 
 
 def main(names: list[str]) -> int:

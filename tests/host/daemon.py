@@ -61,11 +61,16 @@ class Daemon:
 
     def start(self, **popen: Any) -> None:
         """Returns when it says that it serves; raises AssertionError with its log."""
+        at = self.begin(**popen)
+        self.wait_log("serving on", after=at)
+        self.socket.chmod(0o666)  # the tests' other users are in no group
+
+    def begin(self, **popen: Any) -> int:
+        """Execute it; where in its log it begins."""
         with self.log.open("ab") as log:
             at = log.tell()
             self.process = subprocess.Popen(self.command(), cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL, **popen)
-        self.wait_log("serving on", after=at)
-        self.socket.chmod(0o666)  # the tests' other users are in no group
+        return at
 
     def wait_log(self, text: str, *, after: int = 0) -> None:
         """Until the daemon has logged `text`."""

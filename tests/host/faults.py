@@ -357,12 +357,14 @@ def main() -> int:
     parser.add_argument("--stride", type=int, default=1)
     parser.add_argument("--phase", action="append", choices=PHASES)
     arguments = parser.parse_args()
+    wrong = 0
     for phase in arguments.phase or PHASES:
         faults = Faults(stride=arguments.stride)
         began = time.monotonic()
         result = faults.run([phase])
+        wrong += len(result.wrong)
         print(f"{phase}, {time.monotonic() - began:.0f} s: {result.text()}", flush=True)
-    return 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
