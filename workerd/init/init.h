@@ -178,7 +178,6 @@ void log_close(struct joblog *log);
 struct output {
     int pipes[2]; /* read ends: stdout, stderr; -1 when at their end */
     bool grown[2];
-    bool copying; /* the log cannot be spliced into */
     struct joblog log;
 };
 void output_open(struct output *out, const struct plan *plan, int write_ends[2]);

@@ -1,4 +1,9 @@
-/* From the job's pipes into its log (joblog.c), without copying where the kernel can. */
+/* From the job's pipes into its log (joblog.c).
+ *
+ * Read and written, not spliced: a splice holds the pipe's lock while the file system
+ * takes the bytes, so that the job cannot write meanwhile, and gives the file system
+ * single pages. 2 GiB into a log on ext4 took twice the time and CPU (Linux 6.18).
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -7,7 +12,7 @@
 
 #include "init.h"
 
-#define MOVE_MAX (512u << 10) /* with joblog.c's slack: less than 1 MiB over the cap */
+#define MOVE_MAX (256u << 10) /* with joblog.c's slack: less than 1 MiB over the cap */
 #define PIPE_FIRST 65536
 #define PIPE_GROWN (1 << 20)
 
@@ -47,10 +52,17 @@ static size_t write_log(const struct output *out, const char *data, size_t lengt
     return done;
 }
 
-/* The long way, through our memory: what the log does not take then is lost, and the
- * job goes on. */
-static bool copy(struct output *out, int which, bool room) {
-    static char buffer[PIPE_FIRST];
+static void grow_pipe(struct output *out, int which) {
+    out->grown[which] = true; /* a busy stream: fewer, larger moves; a refusal does not matter */
+    fcntl(out->pipes[which], F_SETPIPE_SZ, PIPE_GROWN);
+}
+
+/* Moves what one pipe holds; what the log does not take is lost, and the job goes on.
+ * False when there is nothing (more) to move now. */
+bool output_move(struct output *out, int which) {
+    static char buffer[MOVE_MAX]; /* a quiet job touches a page or two of it */
+    if (out->pipes[which] < 0)
+        return false;
     ssize_t got = read(out->pipes[which], buffer, sizeof buffer);
     if (got < 0)
         return errno == EINTR;
@@ -58,43 +70,13 @@ static bool copy(struct output *out, int which, bool room) {
         end_of_stream(out, which);
         return false;
     }
-    size_t wrote = room ? write_log(out, buffer, (size_t)got) : 0;
+    if (got >= PIPE_FIRST && !out->grown[which])
+        grow_pipe(out, which);
+    size_t wrote = log_room(&out->log) ? write_log(out, buffer, (size_t)got) : 0;
     if (wrote > 0)
         stored(out, which, wrote);
     if (wrote < (size_t)got)
         log_lose(&out->log, (size_t)got - wrote);
-    return true;
-}
-
-static void grow_pipe(struct output *out, int which) {
-    out->grown[which] = true; /* a busy stream: fewer, larger moves; a refusal does not matter */
-    fcntl(out->pipes[which], F_SETPIPE_SZ, PIPE_GROWN);
-}
-
-/* Moves what one pipe holds. False when there is nothing (more) to move now. */
-bool output_move(struct output *out, int which) {
-    if (out->pipes[which] < 0)
-        return false;
-    const bool room = log_room(&out->log);
-    if (out->copying || !room)
-        return copy(out, which, room);
-    loff_t place = (loff_t)out->log.end;
-    ssize_t moved = splice(out->pipes[which], NULL, out->log.fd, &place, MOVE_MAX, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-    if (moved < 0 && errno == EINTR)
-        return true;
-    if (moved < 0 && errno == EAGAIN)
-        return false;
-    if (moved < 0) {
-        out->copying = errno == EINVAL; /* not on this file system (splice(2)) */
-        return copy(out, which, true);
-    }
-    if (moved == 0) {
-        end_of_stream(out, which);
-        return false;
-    }
-    if (moved >= PIPE_FIRST && !out->grown[which])
-        grow_pipe(out, which);
-    stored(out, which, (uint64_t)moved);
     return true;
 }
 
