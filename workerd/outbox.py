@@ -1,4 +1,8 @@
-"""Answers that wait for a client to read them, with the descriptors that ride on them."""
+"""Answers that wait for a client to read them, with the descriptors that ride on them.
+
+The first answer of a turn of the loop leaves at once, those after it together at the
+turn's end: one system call, and one wake-up of the client, for many pipelined requests.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from workerd import fdpass, gate
 _MAX_BYTES = 8 << 20
 """that a client may leave unread"""
 _CROWDED_BYTES, _CROWDED_FDS = 256 << 10, 32
+_TOGETHER = 64 << 10
+"""bytes of answers that are sent in one call"""
 
 
 class Outbox:
@@ -34,6 +40,10 @@ class Outbox:
         self._queue: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         self._bytes = 0
         self._fds = 0
+        self._turn: asyncio.Handle | None = None
+        """the end of a turn in which something was sent by now"""
+        self._blocked = False
+        """whether the client has to read before more can be sent"""
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -51,11 +61,17 @@ class Outbox:
     def put(self, line: bytes, fds: tuple[int, ...]) -> None:
         self._queue.append((memoryview(line), fds))
         self._count(len(line), len(fds))
-        if len(self._queue) == 1:
+        if self._turn is None and not self._blocked:
+            self._turn = self._loop.call_soon(self._end_turn)
             self._flush()
 
     def close(self) -> None:
-        """What was not sent is dropped; can be repeated."""
+        """What the client does not take at once is dropped; can be repeated."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+            if not self._blocked:
+                self._send_all()
         self._loop.remove_writer(self._sock)
         for _, fds in self._queue:
             fdpass.close_all(fds)
@@ -68,23 +84,51 @@ class Outbox:
         self._fds += fds
 
     def _flush(self) -> None:
+        if not self._send_all():
+            self._broken()
+
+    def _send_all(self) -> bool:
+        """As much as the client takes; False where there is nobody to take it."""
         while self._queue:
-            view, fds = self._queue[0]
+            view, fds, lines = self._next()
             try:
                 sent = fdpass.send(self._sock, view, fds)
             except (BlockingIOError, InterruptedError):
+                self._blocked = True
                 self._loop.add_writer(self._sock, self._writable)
-                return
+                return True
             except OSError:
-                self._broken()
-                return
+                return False
             fdpass.close_all(fds)
             self._count(-sent, -len(fds))
-            if sent < len(view):
-                self._queue[0] = (view[sent:], ())
-            else:
+            for _ in range(lines):
                 self._queue.popleft()
-        self._loop.remove_writer(self._sock)
+            if sent < len(view):
+                self._queue.appendleft((view[sent:], ()))
+        if self._blocked:
+            self._blocked = False
+            self._loop.remove_writer(self._sock)
+        return True
+
+    def _next(self) -> tuple[memoryview, tuple[int, ...], int]:
+        """What one call may send: an answer with its descriptors, or several without;
+        and how many answers that is."""
+        view, fds = self._queue[0]
+        if fds or len(self._queue) == 1:
+            return view, fds, 1
+        size = 0
+        lines: list[memoryview] = []
+        for line, riders in self._queue:
+            if riders or (lines and size + len(line) > _TOGETHER):
+                break
+            lines.append(line)
+            size += len(line)
+        return memoryview(b"".join(lines)), (), len(lines)
+
+    def _end_turn(self) -> None:
+        self._turn = None
+        if self._queue and not self._blocked:
+            self._writable()
 
     def _writable(self) -> None:
         self._flush()
