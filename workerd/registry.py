@@ -198,15 +198,20 @@ class Registry:
 
     async def settle(self, live: Live) -> bool:
         """Commit a job that is now finished, and tell those who wait for it. False where
-        the commit has to wait (`recorded` tells): until then it stays among the live."""
+        the commit has to wait (`recorded` tells): until then it stays among the live.
+
+        They are told while the commit is under way: should this process be killed before
+        it is there, the next one finds the same outcome in the exit record, which stays
+        until then; and what they ask next is answered behind it, by the same thread."""
         job = live.job
-        committed = await self.record(job)
+        recording = asyncio.ensure_future(self.record(job))
         self.release(live)
-        if committed:
-            self._live.pop(job.id, None)
         for waiter in self._waiters.pop(job.id, ()):
             if not waiter.done():
                 waiter.set_result(job)
+        committed = await recording
+        if committed:
+            self._live.pop(job.id, None)
         return committed
 
     def release(self, live: Live) -> None:

@@ -204,7 +204,9 @@ class Supervisor:
             live.job = change(live.job, State.RUNNING, clock=RunClock(0, monotonic()), **fields)
         else:  # stopped meanwhile
             live.job = msgspec.structs.replace(live.job, **fields)
-        await self.registry.record(live.job)
+        # Nobody waits for this commit: a daemon that dies before it finds the job running
+        # in its cgroup, and takes it up as that (workerd.recovery).
+        self._tasks.create_task(self._survive(live, self.registry.record(live.job)))
         self.watch(live)
 
     async def _prepare(self, live: Live) -> tuple[JobCgroup, jobfiles.OpenFiles]:
@@ -289,12 +291,12 @@ class Supervisor:
         """As `settle`, as `conclude_soon`."""
         self._tasks.create_task(self._survive(live, self.settle(live, fields)))
 
-    async def _survive(self, live: Live, ending: Coroutine[None, None, None]) -> None:
+    async def _survive(self, live: Live, recording: Coroutine[None, None, object]) -> None:
         try:
-            await ending
+            await recording
         except Exception:
             # The job stays as it is recorded; the next start of workerd looks again.
-            log.exception("job %s: its end could not be recorded", live.job.id)
+            log.exception("job %s: what became of it could not be recorded", live.job.id)
 
     async def settle(self, live: Live, fields: dict[str, object]) -> None:
         """Finish a job whose outcome is known, or have it tried again where its restart
