@@ -67,18 +67,19 @@ def default_release() -> str:
     return os.environ.get("WORKER_VM_RELEASE") or RELEASES[0]
 
 
-def image_key(release: str, apt_sources: str) -> str:
+def image_key(release: str, apt_sources: str, more: tuple[str, ...] = ()) -> str:
     here = Path(__file__).parent
     code = [(here / name).read_bytes() for name in BUILDER]
-    return cache.key(release, apt_sources, " ".join(PACKAGES), cache.files_key(GUEST), *code)
+    return cache.key(release, apt_sources, " ".join(PACKAGES + more), cache.files_key(GUEST), *code)
 
 
 @contextmanager
-def base(release: str) -> Iterator[Image]:
-    """The base image of `release`, built when absent. Raises BuildFailed, MissingTool."""
+def base(release: str, more: tuple[str, ...] = ()) -> Iterator[Image]:
+    """The base image of `release`, with more packages than usual where some are named;
+    built when absent. Raises BuildFailed, MissingTool."""
     apt_sources = sources.for_release(release)
-    name = image_key(release, apt_sources)
-    with cache.entry("base", name, lambda where: build(where, release, apt_sources)) as path:
+    name = image_key(release, apt_sources, more)
+    with cache.entry("base", name, lambda where: build(where, release, apt_sources, more)) as path:
         yield Image(
             key=name,
             release=release,
@@ -89,13 +90,13 @@ def base(release: str) -> Iterator[Image]:
         )
 
 
-def build(where: Path, release: str, apt_sources: str) -> None:
+def build(where: Path, release: str, apt_sources: str, more: tuple[str, ...] = ()) -> None:
     """Make a base image's files in the directory `where`."""
     tools.require("mmdebstrap", "mke2fs", *(() if os.geteuid() == 0 else ("newuidmap",)))
     (where / "debian.sources").write_text(apt_sources)
     (where / "guest.tar").write_bytes(guest_tar())
     with step(f"Debian {release} with mmdebstrap"):
-        bootstrap(where, release)
+        bootstrap(where, release, PACKAGES + more)
     with step("ext4 image"):
         make_disk(where)
     parts = where / "worker-vm"
@@ -122,14 +123,14 @@ def guest_tar() -> bytes:
     return buffer.getvalue()
 
 
-def bootstrap(where: Path, release: str) -> None:
+def bootstrap(where: Path, release: str, packages: tuple[str, ...]) -> None:
     """mmdebstrap into `where`/root (as root) or `where`/root.tar (otherwise)."""
     root = os.geteuid() == 0
     command = [
         "mmdebstrap",
         f"--mode={'root' if root else 'unshare'}",
         "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(packages)}",
         '--aptopt=APT::Install-Recommends "false"',
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=Acquire::Retries "5"',

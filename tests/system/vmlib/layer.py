@@ -28,9 +28,9 @@ class Layer:
 
 
 @contextmanager
-def disk(release: str, tree: Path | None) -> Iterator[Layer]:
-    """The disk of `release` with the product of `tree` installed; bare where it is None."""
-    with image.base(release) as base:
+def disk(release: str, tree: Path | None, more: tuple[str, ...] = ()) -> Iterator[Layer]:
+    """The disk of `release`, and `more` packages, with the product of `tree` installed; bare where it is None."""
+    with image.base(release, more) as base:
         if tree is None:
             yield Layer(base, base.disk)
             return
@@ -64,9 +64,10 @@ def machine(
     hardware: Hardware | None = None,
     append: str = "",
     console: Callable[[bytes], object] | None = None,
+    more: tuple[str, ...] = (),
 ) -> Iterator[Machine]:
-    """A machine, not yet started, and ended with the context."""
-    with disk(release, tree) as layer, cache.run_directory() as directory:
+    """A machine, not yet started, and ended with the context. `more` are packages beyond the usual."""
+    with disk(release, tree, more) as layer, cache.run_directory() as directory:
         made = Machine(
             directory,
             kernel=layer.base.kernel,
