@@ -20,10 +20,13 @@ INIT_SOURCES := $(wildcard workerd/init/*.c workerd/init/*.h)
 SCRIPTS := $(wildcard scripts/*) .ci/run
 PYTHON_SOURCES := $(wildcard workerd/*.py workerctl/*.py)
 
+# Cases and options of `make bench`
+BENCH ?=
+
 # Options of `make chaos`: --kills N --jobs N --minutes N --seed N
 CHAOS ?=
 
-.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench fuzz demo wheel wheelhouse install uninstall clean
+.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo wheel wheelhouse install uninstall clean
 
 help: ## This list
 	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
@@ -64,9 +67,14 @@ lint: venv init ## ruff, mypy --strict, the C compilers' warnings, shellcheck
 	$(BIN)/python workerd/init/build.py --analyze
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); else echo 'shellcheck: not installed, skipped'; fi
 
-bench: venv init ## Figures: launch, memory, output
+bench: venv init ## Figures, each beside its peers; BENCH="launch rpc" for some cases, BENCH=--commit for the docs
 	scripts/bootstrap bench
-	$(BIN)/python tests/bench
+	$(BIN)/pip install -qq --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python tests/bench $(BENCH)
+
+bench-check: venv init ## Compare the ratios of a short run with those in docs/performance.json
+	scripts/bootstrap bench
+	$(BIN)/python tests/bench --check
 
 venv: $(VENV)/.made ## .venv with the editable install and the developers' tools
 

@@ -1,4 +1,4 @@
-"""`workerctl run --wait /bin/true`, beside what Python's own start costs."""
+"""`workerctl run --wait true`, beside what Python's own start costs."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench.figures import by_turns, show
-from tests.host.daemon import ENV, running
+from tests.bench.figures import by_turns, goal, ratio, show
+from tests.bench.installed import installed
 
 ROUNDS, EACH = 10, 5
+PYTHON, WAIT = "python3 -I -c pass", "workerctl run --wait true"
 
 
 def run() -> None:
     workerctl = str(Path(sys.executable).with_name("workerctl"))
-    with running() as daemon:
-        env = {**ENV, "WORKERD_SOCKET": str(daemon.socket)}
+    with installed() as daemon:
+        env = {**os.environ, "WORKERD_SOCKET": str(daemon.socket)}
         cases = {
-            "python3 -I -c pass": lambda: _each([sys.executable, "-I", "-c", "pass"], env),
-            "workerctl run --wait /bin/true": lambda: _each([workerctl, "run", "--wait", "/bin/true"], env),
-            "workerctl run /bin/true": lambda: _each([workerctl, "run", "/bin/true"], env),
+            PYTHON: lambda: _each([sys.executable, "-I", "-c", "pass"], env),
+            WAIT: lambda: _each([workerctl, "run", "--wait", "true"], env),
+            "workerctl run true": lambda: _each([workerctl, "run", "true"], env),
+            "workerctl ps": lambda: _each([workerctl, "ps"], env),
         }
-        show("command line", by_turns(cases, ROUNDS), "python3 -I -c pass")
+        table = show("command line", by_turns(cases, ROUNDS), PYTHON)
+        goal("workerctl run --wait / Python's start", ratio(table, WAIT), 2.5)
 
 
 def _each(command: list[str], env: dict[str, str]) -> list[float]:
     taken = []
     for _ in range(EACH):
         begin = time.perf_counter()
-        subprocess.run(command, env={**os.environ, **env}, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=True)
         taken.append((time.perf_counter() - begin) * 1000)
     return taken

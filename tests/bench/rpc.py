@@ -1,0 +1,97 @@
+"""`job.status` on one connection and on 64, one by one and pipelined, beside a line echo
+on asyncio in the same Python; with a thousand jobs running."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench.figures import HERE, by_turns, goal, ratio, show
+from tests.bench.installed import installed
+from tests.host.daemon import ENV
+from workerd import protocol
+from workerd.job import JobSpec
+
+REQUESTS, DEPTH, CONNECTIONS, RUNNING = 4000, 50, 64, 1000
+SLEEP = protocol.RunParams(JobSpec(argv=("/bin/sleep", "1000")), ENV)
+
+
+def run() -> None:
+    with installed() as daemon, daemon.client() as client, echoing() as echo:
+        ids = [client.call("job.run", SLEEP).id for _ in range(RUNNING)]
+        question = protocol.encode(
+            {"jsonrpc": "2.0", "id": 1, "method": "job.status", "params": protocol.JobParams(ids[-1])}
+        )
+        for title, connections, depth in (
+            ("one by one, 1 connection", 1, 1),
+            (f"{DEPTH} under way, 1 connection", 1, DEPTH),
+            (f"one by one, {CONNECTIONS} connections", CONNECTIONS, 1),
+            (f"8 under way, {CONNECTIONS} connections", CONNECTIONS, 8),
+        ):
+            late: list[float] = []
+            cases = {
+                "asyncio line echo": lambda n=connections, d=depth: [_rate(echo, question, n, d, [])],
+                "job.status": lambda n=connections, d=depth, late=late: [_rate(daemon.socket, question, n, d, late)],
+            }
+            table = show(f"RPC, {title}, {RUNNING} jobs running", by_turns(cases, 5), "asyncio line echo", unit="/s")
+            goal(f"job.status / echo, {title}", ratio(table, "job.status"), 0.6, at_least=True)
+            if depth == 1:
+                tail = statistics.quantiles(late, n=100)[98]
+                goal(f"job.status p99, {title}", tail, 5, relative=False, unit="ms")
+
+
+@contextlib.contextmanager
+def echoing() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="worker-bench-") as folder:
+        path = Path(folder) / "echo"
+        server = subprocess.Popen([sys.executable, str(HERE / "echo.py"), str(path)], stdout=subprocess.PIPE)
+        assert server.stdout is not None
+        try:
+            assert server.stdout.readline() == b"ready\n"
+            yield path
+        finally:
+            server.kill()
+            server.wait()
+            server.stdout.close()
+
+
+def _rate(path: os.PathLike[str], line: bytes, connections: int, depth: int, taken: list[float]) -> float:
+    """Answers a second; the milliseconds that each took are added to `taken`."""
+    sockets = [socket.socket(socket.AF_UNIX) for _ in range(connections)]
+    with selectors.DefaultSelector() as selector:
+        sent: dict[socket.socket, list[float]] = {}
+        for one in sockets:
+            one.connect(os.fspath(path))
+            selector.register(one, selectors.EVENT_READ)
+        begin = time.perf_counter()
+        for one in sockets:
+            sent[one] = [time.perf_counter()] * depth
+            one.sendall(line * depth)
+        asked, answered = connections * depth, 0
+        while answered < REQUESTS:
+            for key, _ in selector.select():
+                one = key.fileobj
+                assert isinstance(one, socket.socket)
+                count = one.recv(1 << 18).count(b"\n")
+                now = time.perf_counter()
+                taken += [(now - then) * 1000 for then in sent[one][:count]]
+                del sent[one][:count]
+                answered += count
+                more = min(count, max(0, REQUESTS + connections * depth - asked))
+                if more:
+                    sent[one] += [now] * more
+                    one.sendall(line * more)
+                    asked += more
+        seconds = time.perf_counter() - begin
+    for one in sockets:
+        one.close()
+    return answered / seconds

@@ -1,0 +1,30 @@
+"""The guard compares ratios, in their own direction, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench.figures import Goal, Recorded
+from tests.bench.guard import compared, regressions
+
+
+def found(new: Goal, old: Goal) -> list[str]:
+    return regressions(Recorded(goals=[new]), Recorded(goals=[old]))
+
+
+class TestRegressions:
+    @pytest.mark.parametrize(("value", "worse"), [(2.0, False), (2.5, False), (2.51, True), (0.1, False)])
+    def test_a_ratio_that_is_to_be_small(self, value: float, worse: bool) -> None:
+        assert bool(found(Goal("a", value, 9), Goal("a", 2.0, 9))) is worse
+
+    @pytest.mark.parametrize(("value", "worse"), [(1.0, False), (0.8, False), (0.79, True), (9.0, False)])
+    def test_a_ratio_that_is_to_be_large(self, value: float, worse: bool) -> None:
+        assert bool(found(Goal("a", value, 0, at_least=True), Goal("a", 1.0, 0, at_least=True))) is worse
+
+    def test_times_are_not_compared(self) -> None:
+        slow = Goal("a", 9.0, 1, relative=False, unit="ms")
+        assert found(slow, Goal("a", 1.0, 1, relative=False, unit="ms")) == []
+        assert compared(Recorded(goals=[slow]), Recorded(goals=[slow])) == 0
+
+    def test_what_was_not_measured_before_is_no_regression(self) -> None:
+        assert found(Goal("new", 9.0, 1), Goal("old", 1.0, 1)) == []
