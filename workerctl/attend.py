@@ -70,9 +70,18 @@ class Interrupts:
         self._stopping.send(request(self._stopping.next_id(), "job.stop", {"id": job_id}))
 
 
-def attend(params: dict[str, Any], *, follow: bool, as_json: bool, stdin: int | None = None, raw: bool = False) -> int:
-    """Runs a job to its end; its exit code. `stdin` is a descriptor for its standard
-    input, and closed here; `raw` shows its output unchanged on a terminal too."""
+def attend(
+    params: dict[str, Any],
+    *,
+    follow: bool,
+    as_json: bool,
+    stdin: int | None = None,
+    raw: bool = False,
+    keys: bytes = b"",
+) -> int:
+    """Runs a job to its end; its exit code, or 0 where `keys`, pressed at our terminal,
+    left it before. `stdin` is a descriptor for its standard input, and closed here; `raw`
+    shows its output unchanged on a terminal too."""
     from workerctl.verbs.run import warn
 
     interrupts = Interrupts()
@@ -83,12 +92,29 @@ def attend(params: dict[str, Any], *, follow: bool, as_json: bool, stdin: int | 
         interrupts.started(job_id)
         # Asked now: a job of --rm may be forgotten before the last of its output is through.
         waiting = _wait_apart(job_id) if follow and params["spec"].get("remove") else None
-        if follow:
-            from workerctl.follow import stream_apart
 
-            stream_apart(connection, job_id, raw=raw)
-        answer = waiting() if waiting else connection.call_patiently("job.wait", {"ids": [job_id]})
-    return finish(answer["finished"][0], as_json=as_json)
+        def stay() -> int:
+            if follow:
+                from workerctl.follow import stream_apart
+
+                stream_apart(connection, job_id, raw=raw)
+            answer = waiting() if waiting else connection.call_patiently("job.wait", {"ids": [job_id]})
+            return finish(answer["finished"][0], as_json=as_json)
+
+        return _leavable(stay, job_id, keys) if keys else stay()
+
+
+def _leavable(stay: Callable[[], int], job_id: str, keys: bytes) -> int:
+    from workerctl.leaving import Detached, Watch, can_watch
+
+    if not can_watch(stdio.STDIN):
+        return stay()
+    try:
+        with Watch(stdio.STDIN, keys):
+            return stay()
+    except Detached:
+        stdio.note(f"detached from job {job_id}, which runs on; its output: workerctl out -f {job_id}")
+        return 0
 
 
 def start(connection: Connection, params: dict[str, Any], stdin: int | None) -> dict[str, Any]:

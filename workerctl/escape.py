@@ -66,15 +66,24 @@ def _word(word: str) -> str:
 class Painter:
     """A stream of output for a terminal: harmless, with stderr set apart in red.
 
-    Characters may be cut between two pieces, so each stream has its own decoder.
+    Characters may be cut between two pieces, so each stream has its own decoder. A
+    carriage return before a newline, as every line from a terminal has, moves nothing.
     """
 
     def __init__(self, *, colour: bool) -> None:
         self._colour = colour
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
+        self._returns: dict[int, str] = {}
+        """carriage returns that a newline may follow"""
 
     def paint(self, stream: int, data: bytes, *, final: bool = False) -> str:
-        text = visible_lines(self._decoder(stream).decode(data, final))
+        text = self._returns.pop(stream, "") + self._decoder(stream).decode(data, final)
+        if text.endswith("\r") and not final:
+            kept = text.rstrip("\r")
+            self._returns[stream], text = text[len(kept) :], kept
+        while "\r\n" in text:
+            text = text.replace("\r\n", "\n")
+        text = visible_lines(text)
         if stream == 2 and self._colour and text:
             # Line by line, so that what interrupts us leaves at most a line in red.
             return "\n".join(f"{RED}{line}{RESET}" if line else "" for line in text.split("\n"))

@@ -14,6 +14,7 @@ import termios
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 ENDING = (1, 2, 3, 15)
 """SIGHUP SIGINT SIGQUIT SIGTERM"""
@@ -33,6 +34,8 @@ class Ended(BaseException):
 class RawTerminal:
     """The terminal at `fd`, raw within `with`. `wakeup` becomes readable when a signal came."""
 
+    ending: tuple[int, ...] = ENDING
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._saved = termios.tcgetattr(fd)
@@ -45,7 +48,7 @@ class RawTerminal:
         self._wakeup_before = -1
 
     def __enter__(self) -> RawTerminal:
-        self._handle(ENDING, self._on_end)
+        self._handle(self.ending, self._on_end)
         self._handle((SIGWINCH,), self._on_resize)
         self._handle((SIGTSTP,), self._on_stop)
         self._handle((SIGCONT,), self._on_continue)
@@ -84,12 +87,15 @@ class RawTerminal:
 
     def _make_raw(self) -> None:
         modes = termios.tcgetattr(self._fd)
+        self._change(modes)
+        termios.tcsetattr(self._fd, termios.TCSANOW, modes)
+
+    def _change(self, modes: list[Any]) -> None:
         modes[0] &= ~INPUT
         modes[1] &= ~termios.OPOST
         modes[2] = modes[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
         modes[3] &= ~LOCAL
         modes[6][termios.VMIN], modes[6][termios.VTIME] = 1, 0
-        termios.tcsetattr(self._fd, termios.TCSANOW, modes)
 
     def _on_end(self, number: int, _: object) -> None:
         raise Ended(number)

@@ -25,7 +25,7 @@ from workerd.job import Job
 GIB, MIB = 1 << 30, 1 << 20
 SIZE = 2 * GIB
 WRITER = f"head -c {SIZE} /dev/zero"
-ROUNDS = 3
+ROUNDS = 5
 FLOOD_SECONDS = 60
 FOLLOWERS = 100
 
@@ -42,7 +42,7 @@ def into_the_log() -> None:
     with running() as daemon:
         spent: list[float] = []
         cases = {
-            "writer | cat > file": lambda: [_into_file(daemon)],
+            "writer | cat > file": lambda: [_beside_file(daemon, f"{WRITER} | cat > file")],
             "job, all kept": lambda: [_job(daemon, 4 * GIB, spent)],
             "job, default cap": lambda: [_job(daemon, None, spent)],
         }
@@ -50,11 +50,10 @@ def into_the_log() -> None:
         print(f"  the daemon's CPU time: {statistics.mean(spent):.2f} % of the job's")
 
 
-def _into_file(daemon: Daemon) -> float:
+def _beside_file(daemon: Daemon, script: str) -> float:
     """The file is removed at once, or the disk would be writing it while the next case is timed."""
-    file = daemon.base / "file"
-    taken = _timed(lambda: _shell(f"{WRITER} | cat > {file}"))
-    file.unlink()
+    taken = _timed(lambda: _shell(f"cd {daemon.base}; {script}"))
+    (daemon.base / "file").unlink()
     return taken
 
 
@@ -80,9 +79,7 @@ def out_of_it() -> None:
         show("2 GiB out of the log", by_turns(cases, ROUNDS), "cat file | cat")
         _forget(daemon)
         live = {
-            "writer | tee file | cat": lambda: [
-                _timed(lambda: _shell(f"{WRITER} | tee {daemon.base}/file | cat > /dev/null"))
-            ],
+            "writer | tee file | cat": lambda: [_beside_file(daemon, f"{WRITER} | tee file | cat > /dev/null")],
             "out -f | cat, live": lambda: [_timed(lambda: _live(daemon))],
         }
         show("2 GiB followed live", by_turns(live, ROUNDS), "writer | tee file | cat")

@@ -326,6 +326,36 @@ class TestPlain:
             job = client.status("ints")
         assert (job.state, job.reason) == (State.FINISHED, Reason.STOPPED)
 
+    def test_detach_keys_leave_a_followed_job_which_runs_on(self, daemon: Daemon, screen: Screen) -> None:
+        screen.type('w run -f --name left --detach-keys ctrl-a,d sh -c \'trap "echo interrupted" INT; echo up; ')
+        screen.type("while :; do sleep 0.1; done'\n")
+        screen.wait(r"^up$")
+        screen.type("dropped")
+        screen.keys("C-c")
+        screen.wait(r"^interrupted$")
+        screen.keys("C-a", "d")
+        screen.wait(r"^workerctl: detached from job")
+        screen.type("echo code $?\n")
+        screen.wait(r"^code 0$")
+        screen.sane()
+        with daemon.client() as client:
+            assert client.status("left").state is State.RUNNING
+            client.stop("left", grace=0)
+
+    def test_the_terminal_is_restored_where_a_followed_job_just_ends(self, screen: Screen) -> None:
+        screen.type("w run -f --detach-keys ctrl-x sh -c 'echo up; exit 3'; echo code $?\n")
+        screen.wait(r"^up\ncode 3$")
+        screen.sane()
+        screen.type("w run -f --detach-keys ctrl-x --name ended sh -c 'echo up; exec sleep 1000'\n")
+        screen.wait(r"^up$")
+        os.kill(client_pid("--name ended"), signal.SIGTERM)
+        screen.wait(r"host>$")
+        screen.sane()
+
+    def test_what_a_terminal_wrote_is_shown_without_its_carriage_returns(self, screen: Screen) -> None:
+        screen.type("clear; w run -it --name crlf echo line > /dev/null; w out crlf\n")
+        screen.wait(r"^line$")
+
     def test_it_without_a_terminal_says_what_to_write(self, daemon: Daemon) -> None:
         done = daemon.ctl("run", "-it", "true")
         assert done.returncode == 125

@@ -68,7 +68,14 @@ class TestVisible:
 
 class TestPainter:
     def test_control_sequences_are_shown_and_newlines_and_tabs_kept(self) -> None:
-        assert Painter(colour=True).paint(1, b"a\tb\n\x1b[31m\r\n") == "a\tb\n\\x1b[31m\\r\n"
+        assert Painter(colour=True).paint(1, b"a\tb\n\x1b[31m\r\n") == "a\tb\n\\x1b[31m\n"
+
+    def test_a_carriage_return_is_shown_but_for_those_before_a_newline(self) -> None:
+        text = b"one\r\ntwo\r\r\n50%\r100%\r\nend\r"
+        for size in (1, 2, 3, len(text)):
+            painter = Painter(colour=False)
+            pieces = [painter.paint(1, text[at : at + size]) for at in range(0, len(text), size)]
+            assert "".join(pieces) + painter.finish() == "one\ntwo\n50%\\r100%\nend\\r"
 
     def test_no_control_character_gets_through(self) -> None:
         text = Painter(colour=False).paint(1, HOSTILE.encode() + bytes(range(256)), final=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workerctl import stdio
-from workerctl.options import Args, Option, Verb
+from workerctl.options import Args, Option, UsageError, Verb
 from workerctl.spec import run_params
 from workerctl.wire import Connection
 
@@ -39,7 +39,11 @@ VERB = Verb(
             Option("-f --follow", "show its output live, stdout and stderr apart, until it ends"),
             Option("-i --interactive", "give it your standard input; --wait then shows its output too"),
             Option("-t --tty", "give it a terminal; with -i you are at it until it ends or you leave"),
-            Option("--detach-keys", "what leaves -it [$WORKERCTL_DETACH_KEYS or ctrl-p,ctrl-q]", "KEYS"),
+            Option(
+                "--detach-keys",
+                "what leaves -it [$WORKERCTL_DETACH_KEYS or ctrl-p,ctrl-q]; and -f, if you name any",
+                "KEYS",
+            ),
             Option("--name", "a name, to use in place of the id", "NAME"),
             Option("-l --label", "a label, to find it by: ps --label", "KEY[=VALUE]", many=True),
             Option("-w --workdir", "where it runs [the current directory]", "DIR"),
@@ -139,6 +143,7 @@ def main(args: Args) -> int:
 
         return attend(
             params,
+            keys=_keys_beside(args),
             # Who pipes something in means to see what comes out.
             follow=args.has("follow") or args.has("interactive"),
             as_json=args.has("json"),
@@ -152,6 +157,17 @@ def main(args: Args) -> int:
             result = connection.call("job.run", {**params, "stdin": True, "fds": 1}, [stdin])
     show_started(result, as_json=args.has("json"))
     return 0
+
+
+def _keys_beside(args: Args) -> bytes:
+    """What leaves a job that is only followed: no keys, unless they are named."""
+    if (text := args.text("detach-keys")) is None:
+        return b""
+    if args.has("interactive"):
+        raise UsageError("--detach-keys with -i: what is typed goes to the job line by line; add -t for single keys")
+    from workerctl.detachkeys import parse
+
+    return parse(text)
 
 
 def show_started(result: dict[str, Any], *, as_json: bool) -> None:
