@@ -231,7 +231,7 @@ class Registry:
         if live is not None and may_see(peer, live.job.uid, policy):
             return live.job
         uid = None if is_admin(peer, policy) else peer.uid
-        job = await self.call(lambda store: store.find(uid, ref))
+        job = await self.call(lambda store: store.find(uid, ref, peer.uid))
         live = self._live.get(job.id)
         return job if live is None else live.job
 

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import msgspec
 
-from workerd import errors
+from workerd import errors, fairshare
 from workerd.database import Schema, open_database, translated
 from workerd.job import ID_ALPHABET, Job, State
 
@@ -200,15 +200,17 @@ class Store:
         query = f"SELECT record FROM jobs {index} {condition} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - put together from constants
         return [_job(record) for (record,) in self._rows(query, (*values, limit))]
 
-    def find(self, uid: int | None, ref: str) -> Job:
+    def find(self, uid: int | None, ref: str, first: int | None = None) -> Job:
         """The job that `ref` means among one user's or, without a uid, everybody's: a
         full id; else a name, of a job that is not finished before the newest that is;
-        else the only id that begins so. Raises NoSuchJob, the same for what is
-        not there and for what is somebody else's, or AmbiguousId."""
+        else the only id that begins so. Names of `first`, a uid, come before all others':
+        nobody can give a job a name by which somebody else, say root, means his own.
+        Raises NoSuchJob, the same for what is not there and for what is somebody else's, or AmbiguousId."""
         mine, values = ("", ()) if uid is None else (" AND uid = ?", (uid,))
         rows = self._rows(f"SELECT record FROM jobs WHERE id = ?{mine}", (ref, *values))  # noqa: S608
         if not rows:
-            rows = self._named(mine, values, ref)
+            rows = self._named(" AND uid = ?", (first,), ref) if first is not None else []
+            rows = rows or self._named(mine, values, ref)
         if not rows and ref and set(ref) <= set(ID_ALPHABET):
             end = ref[:-1] + chr(ord(ref[-1]) + 1)
             query = f"SELECT record FROM jobs WHERE id >= ? AND id < ?{mine} ORDER BY id LIMIT {_CANDIDATES + 1}"  # noqa: S608
@@ -245,14 +247,30 @@ class Store:
         return [row[0] for row in self._rows(query)]
 
     def prune_candidates(self, count: int, age_before: int) -> Ids:
-        """The ids of the finished jobs that are beyond the newest `count`, or that
-        finished before `age_before` (microseconds since the epoch); oldest first."""
-        over = max(0, self.finished_count() - count)
+        """The ids of the finished jobs that are more than `count`, or that finished before
+        `age_before` (microseconds since the epoch); oldest first. Where there are too
+        many, the oldest go of those users who have most: nobody's jobs push out the
+        records of who has few."""
+        query = "SELECT finished, id FROM jobs WHERE state = 'finished' AND finished < ?"
+        found = set(self._rows(query, (age_before,)))
+        if self.finished_count() > count:
+            found.update(self._beyond(count))
+        return [job_id for _, job_id in sorted(found)]
+
+    def _beyond(self, count: int) -> Rows:
+        """The (finished, id) that are too many, of those users who have most."""
+        counts: dict[int, int] = dict(self._rows("SELECT uid, count(*) FROM jobs GROUP BY uid"))
+        live = "SELECT uid, count(*) FROM jobs INDEXED BY jobs_live WHERE state != 'finished' GROUP BY uid"
+        for uid, number in self._rows(live):
+            counts[uid] -= number
+        most, spare = fairshare.level(counts, count)
         query = """
-            SELECT * FROM (SELECT id, finished FROM jobs WHERE state = 'finished' ORDER BY finished, id LIMIT ?)
-            UNION SELECT id, finished FROM jobs WHERE state = 'finished' AND finished < ? ORDER BY 2, 1
+            SELECT finished, id FROM jobs INDEXED BY jobs_finished
+            WHERE state = 'finished' AND uid = ? ORDER BY finished, id LIMIT ?
         """
-        return [row[0] for row in self._rows(query, (over, age_before))]
+        found = [self._rows(query, (uid, number - most)) for uid, number in counts.items() if number > most]
+        spared = sorted((rows[-1] for rows in found), reverse=True)[:spare]
+        return [row for rows in found for row in rows if row not in spared]
 
     def _named(self, mine: str, values: tuple[int, ...], name: str) -> Rows:
         """Several that are not finished are several answers: the caller must choose."""

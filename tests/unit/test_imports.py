@@ -17,7 +17,7 @@ import workerctl
 import workerd
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "units", "inotify", "procfs", "sdnotify", "walltimer", "log", "sealedprogram", "retrying"),
+    ("errors", "units", "inotify", "procfs", "sdnotify", "walltimer", "log", "sealedprogram", "fairshare", "retrying"),
     ("job", "slowcalls", "output"),
     ("configfile netconfig config",),
     ("protocol", "fdpass", "auth", "account", "database store storethread"),

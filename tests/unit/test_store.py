@@ -257,6 +257,12 @@ class TestFind:
         with pytest.raises(AmbiguousId, match=r"za, zb, zc, zd, ze, …$"):
             store.find(1000, "z")
 
+    def test_everybodys_names_come_after_ones_own(self, store: Store) -> None:
+        filled(store, job("r1", 0, "backup", state=State.FINISHED), job("e1", 1001, "backup"))
+        assert store.find(None, "backup").id == "e1"
+        assert store.find(None, "backup", first=0).id == "r1"
+        assert store.find(None, "e1", first=0).id == "e1"
+
     def test_a_name_of_several_that_are_not_finished_is_not_guessed(self, store: Store) -> None:
         filled(store, job("c1", name="db"))
         with pytest.raises(AmbiguousId, match=r"db is more than one job: c1, b0$"):
@@ -290,6 +296,11 @@ class TestPrune:
         self, store: Store, count: int, before: int, expected: list[str]
     ) -> None:
         assert store.prune_candidates(count, before) == expected
+
+    def test_one_users_jobs_do_not_push_out_anothers(self, store: Store) -> None:
+        filled(store, job("mine", 1, state=State.FINISHED, at=1), job("live", 2))
+        filled(store, *(job(f"x{number}", 2, state=State.FINISHED, at=100 + number) for number in range(10)))
+        assert store.prune_candidates(9, -1) == [f"x{number}" for number in range(10) if number < 7]
 
 
 LARGE = 100_000
@@ -330,8 +341,9 @@ class TestLargeHistory:
             lambda store: store.live(),
             lambda store: store.finished_count(),
             lambda store: store.prune_candidates(LARGE - 100, 10),
+            lambda store: store.prune_candidates(LARGE, 10),
         ],
-        ids=["own", "all", "own-live", "all-live", "middle", "none", "name", "id", "live", "count", "prune"],
+        ids=["own", "all", "own-live", "all-live", "middle", "none", "name", "id", "live", "count", "prune", "few"],
     )
     def test_answers_within_50_ms(self, large: Store, ask: Callable[[Store], object]) -> None:
         times = []
