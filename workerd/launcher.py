@@ -39,6 +39,20 @@ _STEPS = {
     "network": "cannot set up the job's network",
     "terminal": "terminal",
     "enter": "the job has just ended",
+    "target": "place for a mount",
+}
+_TREE_NEEDS = "a root tree must have the directories /proc, /sys and /dev, and no links there"
+_ADVICE = {
+    ("target", errno.ENOENT): "it must be there, but below /tmp, /var/tmp, /run and /dev/shm, where it is made",
+    **{
+        (step, errno.EPERM): "kernel file systems, the sockets of /run and / itself are not handed to jobs"
+        for step in ("bind", "rw", "ro", "rootfs")
+    },
+    **{
+        (step, number): _TREE_NEEDS
+        for step in ("proc", "sys", "dev")
+        for number in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
+    },
 }
 
 
@@ -320,6 +334,7 @@ def start_error(job_id: str, step: str, number: int, detail: str) -> StartFailed
     if step == "exec" and number == errno.ENOENT:
         return CommandNotFound(f"command not found: {detail}", id=job_id, step=step, errno=number)
     what = _STEPS.get(step, f"cannot set up the job ({step})")
-    message = ": ".join(part for part in (what, detail, reason) if part)
+    advice = _ADVICE.get((step, number), "")
+    message = ": ".join(part for part in (what, detail, reason, advice) if part)
     kind = CannotExecute if step == "exec" else StartFailed
     return kind(message, id=job_id, step=step, errno=number)

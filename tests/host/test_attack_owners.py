@@ -86,6 +86,24 @@ class TestAnothersJob:
         for path in (daemon.state, daemon.state / "state.db", daemon.state / "jobs" / job_id / "output"):
             assert not as_user(USER, opened, str(path)), path
 
+    def test_the_descriptor_of_a_log_cannot_be_opened_again_to_write(self, daemon: Daemon, place: Path) -> None:
+        job_id = Attacker(daemon, USER, place).start("echo", "so it was")
+        daemon.wait(job_id)
+
+        def attempts() -> list[str]:
+            found = []
+            with daemon.client() as client, client.open_output(job_id) as log:
+                for fd in (log.log_fd, log.index_fd):
+                    for how in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC):
+                        try:
+                            os.close(os.open(f"/proc/self/fd/{fd}", how))
+                            found.append("opened")
+                        except OSError as error:
+                            found.append(str(error.strerror))
+            return found
+
+        assert as_user(USER, attempts) == ["Permission denied"] * 6
+
     def test_who_connected_is_who_asks_whoever_writes_later(self, daemon: Daemon, place: Path) -> None:
         """The connection is made by a user whose process then ends: its pid may be root's
         by now, and it is root that writes. It stays the user's."""

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.host.attackers import Attacker
+from tests.host.daemon import Daemon
 from workerd.errors import NotPermitted
+from workerd.sandbox import CAPABILITIES
 
 DENIED = """
     mount umount2 pivot_root move_mount open_tree fsopen fsconfig fsmount fspick mount_setattr unshare setns chroot
@@ -36,6 +38,13 @@ def numbers() -> dict[str, int]:
     pytest.skip("no kernel headers")
 
 
+def own_capabilities() -> tuple[str, ...]:
+    """All that a daemon started from here can give."""
+    status = Path("/proc/self/status").read_text()
+    permitted = int(re.search(r"CapPrm:\s*(\w+)", status)[1], 16)  # type: ignore[index]
+    return tuple(name for name, number in CAPABILITIES.items() if permitted >> number & 1)
+
+
 class TestDenied:
     def test_every_call_of_the_list_is_refused(self, attacker: Attacker) -> None:
         known = numbers()
@@ -43,6 +52,14 @@ class TestDenied:
         _, text = attacker.run(str(attacker.probe), "deny", *wanted)
         got = {wanted[number]: int(code) for number, code in (line.split() for line in text.splitlines())}
         assert got == dict.fromkeys(DENIED, errno.EPERM)
+
+    def test_nor_does_a_capability_open_one(self, daemon: Daemon, place: Path) -> None:
+        """It is the filter that refuses, not the lack of a right."""
+        known = numbers()
+        attacker = Attacker(daemon, 0, place)
+        words = [str(known[name]) for name in DENIED]
+        _, text = attacker.run(str(attacker.probe), "deny", *words, cap_add=own_capabilities())
+        assert [line.split()[1] for line in text.splitlines()] == [str(errno.EPERM)] * len(DENIED)
 
     def test_clone3_and_what_is_not_known_are_absent(self, attacker: Attacker) -> None:
         _, text = attacker.run(str(attacker.probe), "deny", "435", "463", "467", "480", "1000", "1073741823")

@@ -71,6 +71,15 @@ class TestMounts:
         assert "Read-only file system" in text
         assert (own / "made").read_text() == "hi\n"
 
+    def test_nothing_is_made_in_a_tree_of_the_hosts(self, attacker: Attacker) -> None:
+        """CVE-2024-45310: neither for a target in a bound directory nor in the job's own."""
+        own, cwd = attacker.own_directory(), attacker.own_directory()
+        for target in ("/tmp/own/new", f"{cwd}/new", f"{cwd}/deep/new", "/srv/worker-test-new"):
+            mounts = (bind(own, "/tmp/own"), bind(attacker.probe, target))
+            with pytest.raises(StartFailed, match=f"place for a mount: {target}: No such file .*: it must be there"):
+                attacker.start("true", cwd=str(cwd), mounts=mounts)
+        assert (os.listdir(own), os.listdir(cwd)) == ([], [])
+
     def test_what_is_masked_says_nothing(self, attacker: Attacker) -> None:
         script = (
             "cat /proc/kcore /proc/keys /proc/timer_list /proc/sched_debug /proc/interrupts 2>/dev/null | wc -c;"

@@ -118,6 +118,12 @@ class TestExec:
         listed = daemon.ctl("exec", sleeper(daemon), "ls", "/proc/self/fd").stdout.split()
         assert listed == [b"0", b"1", b"2", b"3"]  # 3 is ls's own
 
+    @pytest.mark.parametrize("cwd", ["/proc/self/fd/3", "/proc/1/cwd", "/proc/self/root", "/dev/fd/3", "/proc/1/root"])
+    def test_no_directory_leads_out(self, daemon: Daemon, cwd: str) -> None:
+        """CVE-2024-21626 by way of exec"""
+        done = daemon.ctl("exec", "-w", cwd, sleeper(daemon), "pwd")
+        assert (done.returncode, done.stdout) == (125, b"")
+
     def test_streams_and_exit_code_are_its_own(self, daemon: Daemon) -> None:
         job = sleeper(daemon)
         done = daemon.ctl(

@@ -324,7 +324,7 @@ static void build_own_tmpfs(const struct plan *plan, const struct mount_op *op) 
     const char *const options[][2] = {{"mode", "1777"}, {"size", bytes}, {"nr_inodes", "262144"}, {NULL, NULL}};
     int fd = fs_new("tmpfs", options, QUIET, "tmpfs");
     note_own(fd);
-    place(plan, op, fd, "tmpfs");
+    place(plan, op, fd, "target");
 }
 
 void view_build(struct plan *plan) {
@@ -343,7 +343,7 @@ void view_build(struct plan *plan) {
         if (op->kind == MOUNT_TMPFS)
             build_own_tmpfs(plan, op);
         else if (op->kind != MOUNT_HIDE)
-            place(plan, op, op->tree, step_of(op));
+            place(plan, op, op->tree, "target");
     }
     masks_apply(empty_fd);
     close(empty_fd);
