@@ -10,10 +10,11 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # not signal: its enums cost 5 ms
 import os
 import termios
+from contextlib import contextmanager
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 ENDING = (1, 2, 3, 15)
@@ -76,6 +77,17 @@ class RawTerminal:
             termios.tcsetattr(self._fd, termios.TCSANOW, self._saved)
         except termios.error:
             return  # the terminal is gone
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """As it was, for another program; signals of the terminal are that program's alone."""
+        _signal.signal(2, lambda *_: None)  # not SIG_IGN, which that program would inherit
+        self.restore()
+        try:
+            yield
+        finally:
+            self._make_raw()
+            _signal.signal(2, self._on_end)
 
     def size(self) -> dict[str, int]:
         """As job.run and tty.resize take it."""

@@ -21,6 +21,8 @@ VERBS = {
     "run": "start a command as a job",
     "ps": "list jobs",
     "status": "show all about a job",
+    "top": "watch running jobs live",
+    "stats": "show what running jobs use by the second",
     "inspect": "show all about jobs as JSON, or as a command of other programs",
     "explain": "say why a job ended so, and what to change",
     "out": "show a job's output",
