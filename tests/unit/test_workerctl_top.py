@@ -291,8 +291,8 @@ class TestTop:
     def test_fits_itself_to_another_size(self, top: Watched) -> None:
         top.wait(r"500 running")
         top.resize(50, 12)
-        shown = top.wait(lambda text: "job0" in text and text.count("\n") == 11 and "h help" in text)
-        assert "COMMAND" in shown
+        shown = top.wait(lambda text: text.count("\n") == 11 and "COMMAND" in text and "h help" in text)
+        assert "job0000006" in shown
 
     def test_a_daemon_that_goes_away_is_told_of_and_tried_again(self, tmp_path: Path) -> None:
         fake = FakeWorkerd(tmp_path / "sock")
