@@ -249,7 +249,7 @@ class TestFailures:
         ("words", "sentence"),
         [
             (["status", "zzz"], "no such job: zzz"),
-            (["stat", "x"], "no verb 'stat'; did you mean status?"),
+            (["statu", "x"], "no verb 'statu'; did you mean status?"),
             (["--sokcet"], "no option '--sokcet'; see: workerctl help"),
             (["help", "rnu"], "no verb 'rnu'; did you mean run?"),
             (["run", "--meme", "1", "x"], "run has no option '--meme'; did you mean --mem?"),

@@ -41,6 +41,7 @@ VERBS = {
     "rm": "forget finished jobs and their output",
     "prune": "forget many finished jobs at once",
     "info": "show what the daemon is and can do",
+    "doctor": "say what this machine lacks, and what to do",
     "version": "show the versions of workerctl and workerd",
     "help": "explain a verb",
 }

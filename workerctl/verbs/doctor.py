@@ -1,0 +1,58 @@
+"""`doctor`: is this machine as worker needs it, and what to do where it is not."""
+
+from __future__ import annotations
+
+from workerctl import stdio
+from workerctl.options import Args, Option, UsageError, Verb
+
+TYPE_CHECKING = False  # as typing has it, without its 9 ms
+if TYPE_CHECKING:
+    from workerctl.doctor import Finding
+
+VERB = Verb(
+    "doctor",
+    "[OPTIONS]",
+    "Look at all that worker needs of this machine, and say what to mend.",
+    text="""
+        Works without workerd, and says why it does not start. As root it sees more.
+
+        The exit code is 0 where all is well, 1 where there are warnings, 2 where something
+        failed.
+    """,
+    groups={
+        "Options": [
+            Option("-q --quiet", "only what is not well"),
+            Option("--json", "an array: part, check, level (ok, warning, failed), found, remedy"),
+        ]
+    },
+    examples=[("doctor", "when something does not work"), ("doctor -q || echo look", "in a script")],
+)
+
+CODES = {"ok": 0, "warning": 1, "failed": 2}
+COLOURS = {"ok": "32", "warning": "33", "failed": "31"}
+
+
+def main(args: Args) -> int:
+    from workerctl.doctor import Host, examine
+
+    if args.words:
+        raise UsageError(f"doctor takes no argument {args.words[0]!r}")
+    host = Host(socket=args.text("socket"))
+    findings = []
+    for finding in examine(host):
+        findings.append(finding)
+        if not args.has("json") and not (args.has("quiet") and finding.level == "ok"):
+            stdio.put(_line(finding))
+    if args.has("json"):
+        stdio.put_json([one.as_json() for one in findings if not (args.has("quiet") and one.level == "ok")])
+    return max(CODES[finding.level] for finding in findings)
+
+
+def _line(finding: Finding) -> str:
+    from workerctl.escape import visible
+
+    level = f"{finding.level:<8}"
+    if stdio.colour():
+        level = f"\x1b[{COLOURS[finding.level]}m{level}\x1b[0m"
+    text = f"{level}{visible(finding.what):<20} {visible(finding.found)}\n"
+    return text + (f"{'':8}-> {visible(finding.remedy)}\n" if finding.remedy else "")
