@@ -65,14 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             return asyncio.run(daemon.serve(settings, loaded))
     except (WorkerError, OSError) as error:
-        log.critical("%s", _sentence(error))
+        log.critical("%s", error)
         return 1
-
-
-def _sentence(error: WorkerError | OSError) -> str:
-    if isinstance(error, ConfigError):
-        return f"{error.data.get('path')}:{error.data.get('line')}: {error}" if error.data.get("line") else str(error)
-    return str(error)
 
 
 def _start_logging(*, verbose: bool) -> None:

@@ -13,7 +13,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import command_line, figures, growth, guard, launch, output, peers, report, restart, rpc, startup
+from tests.bench import (
+    command_line,
+    figures,
+    growth,
+    guard,
+    launch,
+    output,
+    peers,
+    report,
+    restart,
+    rpc,
+    startup,
+    system_call,
+)
 from tests.bench.installed import compiled_modules
 from tests.host.daemon import ROOT
 
@@ -27,6 +40,7 @@ CASES: dict[str, Callable[[], object]] = {
     "growth": growth.run,
     "history": growth.history,
     "output": output.run,
+    "system-call": system_call.run,
     "peers": peers.run,
 }
 QUICK = ("launch", "throughput", "command-line", "start-up", "rpc")

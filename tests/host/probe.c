@@ -7,7 +7,7 @@
  *   probe connect abstract|path NAME
  *   probe ptrace PID              attach
  *   probe caps                    effective capabilities
- *   probe loop COUNT              nanoseconds for COUNT calls of getppid
+ *   probe loop | ioctls COUNT     nanoseconds for COUNT calls of getppid, of an ioctl that fails
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -80,11 +80,11 @@ static int caps(void) {
     return 0;
 }
 
-static int loop(long count) {
+static int loop(long count, int is_ioctl) {
     struct timespec from, to;
     clock_gettime(CLOCK_MONOTONIC, &from);
     for (long i = 0; i < count; i++)
-        syscall(SYS_getppid);
+        is_ioctl ? syscall(SYS_ioctl, -1, 0, 0) : syscall(SYS_getppid);
     clock_gettime(CLOCK_MONOTONIC, &to);
     return tell((to.tv_sec - from.tv_sec) * 1000000000l + to.tv_nsec - from.tv_nsec);
 }
@@ -106,7 +106,7 @@ int main(int argc, char **argv) {
         return tell(ptrace(PTRACE_ATTACH, atoi(argv[2]), 0, 0));
     if (strcmp(deed, "caps") == 0)
         return caps();
-    if (argc == 3 && strcmp(deed, "loop") == 0)
-        return loop(atol(argv[2]));
+    if (argc == 3 && (strcmp(deed, "loop") == 0 || strcmp(deed, "ioctls") == 0))
+        return loop(atol(argv[2]), deed[0] == 'i');
     return 64;
 }

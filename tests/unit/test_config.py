@@ -6,6 +6,8 @@ import grp
 import os
 import pwd
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,3 +301,23 @@ class TestNotToml:
 
     def test_a_place_is_said_once(self, refused: Refuse) -> None:
         assert not re.search(r"at line|at end", refused("a = 1\nb = 2 3\n").message)
+
+
+class TestCheckConfig:
+    """`workerd --check-config`, which `systemctl reload` runs first."""
+
+    @staticmethod
+    def check(path: Path, text: str) -> subprocess.CompletedProcess[str]:
+        path.write_text(text)
+        command = [sys.executable, "-m", "workerd", "--check-config", "--config", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def test_points_at_the_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "policy.toml"
+        done = self.check(path, "[user]\njobs = 3\n\nmemory = 'lots'\n")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"workerd: CRITICAL: {path}:4: user.memory: not a size: 'lots'")
+
+    def test_says_that_all_is_well(self, tmp_path: Path) -> None:
+        done = self.check(tmp_path / "policy.toml", "[user]\njobs = 3\n")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "the configuration is well-formed\n", "")

@@ -57,6 +57,18 @@ static const struct sock_filter FILTER[] = {
 #endif
     UNLESS(BPF_JGT, LAST_KNOWN, 1), REFUSE(ENOSYS),
     UNLESS(BPF_JEQ, __NR_clone3, 1), REFUSE(ENOSYS),
+    /* by their arguments, so the kernel runs the filter each time: first of all (the answers
+     * for all others it keeps) */
+    UNLESS(BPF_JEQ, __NR_ioctl, 5), LOAD_LOW(1),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TIOCSTI, 1, 0), UNLESS(BPF_JEQ, 0x541c /* TIOCLINUX */, 1), REFUSE(EPERM),
+    RETURN(SECCOMP_RET_ALLOW),
+    UNLESS(BPF_JEQ, __NR_clone, 4), LOAD_LOW(0),
+    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NEW_NAMESPACES, 0, 1), REFUSE(EPERM), RETURN(SECCOMP_RET_ALLOW),
+    UNLESS(BPF_JEQ, __NR_socket, 5), LOAD_LOW(0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_ALG, 1, 0), UNLESS(BPF_JEQ, AF_VSOCK, 1), REFUSE(EPERM),
+    RETURN(SECCOMP_RET_ALLOW),
+    UNLESS(BPF_JEQ, __NR_personality, 5), LOAD_LOW(0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0xffffffff, 2, 0),
+    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, ~HARMLESS_PERSONALITY, 0, 1), REFUSE(EPERM), RETURN(SECCOMP_RET_ALLOW),
     /* mounts and namespaces */
     DENY(mount), DENY(umount2), DENY(pivot_root), DENY(move_mount), DENY(open_tree), DENY(fsopen), DENY(fsconfig),
     DENY(fsmount), DENY(fspick), DENY(mount_setattr), DENY(unshare), DENY(setns), DENY(chroot),
@@ -75,16 +87,6 @@ static const struct sock_filter FILTER[] = {
     DENY(create_module), DENY(get_kernel_syms), DENY(query_module), DENY(uselib), DENY(ustat), DENY(sysfs),
     DENY(_sysctl), DENY(iopl), DENY(ioperm), DENY(modify_ldt),
 #endif
-    UNLESS(BPF_JEQ, __NR_clone, 4), LOAD_LOW(0),
-    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NEW_NAMESPACES, 0, 1), REFUSE(EPERM), RETURN(SECCOMP_RET_ALLOW),
-    UNLESS(BPF_JEQ, __NR_socket, 5), LOAD_LOW(0),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_ALG, 1, 0), UNLESS(BPF_JEQ, AF_VSOCK, 1), REFUSE(EPERM),
-    RETURN(SECCOMP_RET_ALLOW),
-    UNLESS(BPF_JEQ, __NR_ioctl, 5), LOAD_LOW(1),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TIOCSTI, 1, 0), UNLESS(BPF_JEQ, 0x541c /* TIOCLINUX */, 1), REFUSE(EPERM),
-    RETURN(SECCOMP_RET_ALLOW),
-    UNLESS(BPF_JEQ, __NR_personality, 5), LOAD_LOW(0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0xffffffff, 2, 0),
-    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, ~HARMLESS_PERSONALITY, 0, 1), REFUSE(EPERM), RETURN(SECCOMP_RET_ALLOW),
     RETURN(SECCOMP_RET_ALLOW),
 };
 
