@@ -34,7 +34,10 @@ CATCH_UP = 1 << 16
 RECENT = 1 << 18
 """bytes of output that tell which modes a terminal should be in"""
 MOST_TYPED = 1 << 16
-"""bytes that wait for a job that does not read; more of them are dropped, with a bell"""
+"""bytes that wait for the job to read them; more of them wait in our terminal"""
+STUCK = 5.0
+"""seconds after which a job that reads nothing gets no more of them: what is typed is
+dropped, with a bell, so that the detach keys are seen"""
 QUIET = 1.0
 """seconds without typing after which the next key makes the size this client's again"""
 PATIENCE, PAUSE = 20.0, 0.2
@@ -53,6 +56,8 @@ class Session:
         self.modes = Modes()
         self._offset = 0
         self._pending = b""
+        self._taken_at = float("-inf")
+        """when the job last read what was typed, or had read it all"""
         self._follow: Connection | None = None
         self._number = 0
         self._orders: Connection | None = None
@@ -118,7 +123,8 @@ class Session:
 
     def _poll(self) -> set[int]:
         poll = select.poll()
-        poll.register(STDIN, select.POLLIN)
+        if not self._patience():
+            poll.register(STDIN, select.POLLIN)
         poll.register(self._terminal.wakeup, select.POLLIN)
         for connection in (self._follow, self._orders):
             if connection is not None:
@@ -134,6 +140,8 @@ class Session:
         times = [PAUSE] if self._follow is None else []
         if self._released_at is not None:
             times.append(max(0.0, self._released_at - time.monotonic()))
+        if left := self._patience():
+            times.append(left)
         return min(times) * 1000 if times else None
 
     # ── what it shows ──
@@ -215,6 +223,12 @@ class Session:
 
     # ── what is typed ──
 
+    def _patience(self) -> float:
+        """Seconds for which more that is typed is left in our terminal; 0 where it is read."""
+        if len(self._pending) < MOST_TYPED:
+            return 0.0
+        return max(0.0, self._taken_at + STUCK - time.monotonic())
+
     def _type(self) -> None:
         data = os.read(STDIN, 4096)
         if not data:
@@ -224,10 +238,13 @@ class Session:
         if now - self._typed_at > QUIET:
             self._resize(self._terminal.size())
         self._typed_at = now
-        self._pending += self._filter.feed(data)
+        if not self._pending:
+            self._taken_at = now
+        passed = self._filter.feed(data)
         self._released_at = now + HELD_SECONDS if self._filter.holds else None
-        if len(self._pending) > MOST_TYPED:
-            self._pending = self._pending[:MOST_TYPED]
+        if len(self._pending) < MOST_TYPED:
+            self._pending += passed
+        elif passed:
             stdio.write_all(stdio.STDOUT, b"\a")
 
     def _release(self) -> None:
@@ -241,6 +258,7 @@ class Session:
         try:
             while self._pending and self._typing is not None:
                 self._pending = self._pending[os.write(self._typing, self._pending[:4096]) :]
+                self._taken_at = time.monotonic()
         except BlockingIOError:
             return
         except BrokenPipeError:

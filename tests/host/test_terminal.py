@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +98,29 @@ class TestShell:
         job = daemon.run("sh", "-c", "stat -c '%u %g %a' /dev/pts/0; tty; ls /dev/pts", tty=True)
         daemon.wait(job)
         assert daemon.output(job).decode().split("\r\n") == ["0 5 620", "/dev/pts/0", "0  ptmx", ""]
+
+
+class TestPasting:
+    def test_more_than_a_slow_job_takes_at_once_arrives_whole(self, screen: Screen, tmp_path: Path) -> None:
+        text = "".join(random.Random(3).choices("abcdefghij", k=400_000))
+        (tmp_path / "pasted").write_text(text)
+        take = "stty raw -echo; echo ready; sleep 0.5; head -c 400000 | md5sum"
+        screen.type(f"clear; w run -it sh -c '{take}'\n")
+        screen.wait(r"^ready$")
+        screen.tmux("load-buffer", str(tmp_path / "pasted"))
+        screen.tmux("paste-buffer")
+        screen.wait(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest())
+        screen.wait(r"host>$")
+
+    def test_to_a_job_that_never_reads_it_leaves_the_detach_keys_alive(self, screen: Screen, tmp_path: Path) -> None:
+        (tmp_path / "pasted").write_text("x" * 400_000)
+        screen.type("clear; w run -it sh -c 'stty raw -echo; echo ready; exec sleep 1000'\n")
+        screen.wait(r"^ready$")
+        screen.tmux("load-buffer", str(tmp_path / "pasted"))
+        screen.tmux("paste-buffer")
+        screen.keys("C-p", "C-q")
+        screen.wait(r"detached from job")
+        screen.sane()
 
 
 class TestLeaving:
