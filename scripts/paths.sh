@@ -1,7 +1,8 @@
 # shellcheck shell=sh disable=SC2034 # read by install and uninstall
 # Where things go. systemd looks in /usr/lib, /usr/local/lib and /etc only.
 : "${PREFIX:=/usr/local}" "${DESTDIR:=}" "${WHEELHOUSE:=}" "${PURGE:=}"
-UNITS="workerd.service workerd.socket workerd-jobs.service worker.slice"
+UNITS="workerd.service workerd.socket workerd-jobs.service worker.slice
+    workerd-metrics.service workerd-metrics.timer"
 home=$PREFIX/lib/worker
 case $PREFIX in
 /usr | /usr/local)

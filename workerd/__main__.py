@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from workerd import __version__, daemon
+from workerd import __version__, daemon, journal
 from workerd.errors import ConfigError, WorkerError
 from workerd.protocol import DEFAULT_SOCKET
 from workerd.supervisor import Place
@@ -70,22 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _start_logging(*, verbose: bool) -> None:
-    """To stderr; with the priorities of sd-daemon(3) where that is the journal."""
-    handler = logging.StreamHandler()
-    if "JOURNAL_STREAM" in os.environ:
-        handler.setFormatter(_JournalFormatter("%(message)s"))
+    """To the journal where stderr is that, with fields to find records by; else to stderr,
+    without the lives of jobs unless `verbose`."""
+    handler: logging.Handler
+    if journal.is_stderr(os.environ.get("JOURNAL_STREAM")):
+        handler = journal.JournalHandler()
     else:
+        handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("workerd: %(levelname)s: %(message)s"))
+        if not verbose:
+            logging.getLogger("workerd.jobs").setLevel(logging.WARNING)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-
-
-class _JournalFormatter(logging.Formatter):
-    _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-
-    def format(self, record: logging.LogRecord) -> str:
-        priority = next((number for level, number in self._PRIORITIES if record.levelno >= level), 7)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
 
 
 def _make_place(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Place:

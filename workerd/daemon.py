@@ -17,6 +17,7 @@ from typing import NamedTuple
 from workerd import config, gate, recovery, salvage, sdnotify, server
 from workerd.auth import may_connect
 from workerd.cgroup import CgroupTree, default_root
+from workerd.chronicle import Chronicle
 from workerd.deadlines import Deadlines
 from workerd.errors import WorkerError
 from workerd.execution import Executor
@@ -78,6 +79,7 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
     keeper = KeeperWatch(loop, tree.root, stop)
     async with asyncio.TaskGroup() as tasks:
         registry = Registry(loaded, store, lambda job_id: f"{settings.place.state_dir}/jobs/{job_id}")
+        registry.observers.append(Chronicle())
         supervisor = Supervisor(settings.place, registry, tree, followers, tasks)
         stopper = Stopper(registry, supervisor.settle)
         queue = Queue(supervisor, tasks)

@@ -17,7 +17,18 @@ import workerctl
 import workerd
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "units", "inotify", "procfs", "sdnotify", "walltimer", "log", "sealedprogram", "fairshare", "retrying"),
+    (
+        "errors",
+        "units",
+        "inotify",
+        "procfs",
+        "sdnotify",
+        "walltimer",
+        "journal",
+        "sealedprogram",
+        "fairshare",
+        "retrying",
+    ),
     ("job", "slowcalls", "output"),
     ("configfile netconfig config",),
     ("protocol", "fdpass", "auth", "account", "database store storethread"),
@@ -33,6 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "batch",
     ),
     (
+        "chronicle",
         "backlog registry salvage storedoutput usertotals supervisor execution "
         "queue pausing stopping deadlines updating removal history recovery",
     ),

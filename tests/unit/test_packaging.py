@@ -178,7 +178,8 @@ class TestInstall:
         commands = {path.name for path in (home / "bin").iterdir() if not path.name.startswith("python")}
         assert commands == {"workerctl", "workerd"}
         units = {path.name for path in (installed.dest / "usr/local/lib/systemd/system").iterdir()}
-        assert units == {"worker.slice", "workerd.service", "workerd.socket", "workerd-jobs.service"}
+        daemon = {"worker.slice", "workerd.service", "workerd.socket", "workerd-jobs.service"}
+        assert units == daemon | {"workerd-metrics.service", "workerd-metrics.timer"}
         for file in ("lib/sysusers.d/worker.conf", "lib/tmpfiles.d/worker.conf"):
             assert (installed.dest / "usr/local" / file).is_file()
         assert (installed.dest / "etc/workerd/workerd.toml").is_file()
@@ -198,8 +199,12 @@ class TestInstall:
     )
     def test_another_prefix_reaches_the_units(self, make: Make, prefix: str, units: str) -> None:
         make("install", PREFIX=prefix)
-        for unit, program in (("workerd.service", "bin/workerd"), ("workerd-jobs.service", "worker-init keep")):
-            assert f"ExecStart={prefix}/lib/worker/{program}\n" in (make.dest / units / unit).read_text()
+        for unit, program in (
+            ("workerd.service", "bin/workerd\n"),
+            ("workerd-jobs.service", "worker-init keep\n"),
+            ("workerd-metrics.service", "bin/workerctl metrics "),
+        ):
+            assert f"ExecStart={prefix}/lib/worker/{program}" in (make.dest / units / unit).read_text()
 
     def test_again_is_an_upgrade_that_running_programs_survive(self, copy: Make) -> None:
         keeper_path = copy.dest / "usr/local/lib/worker/worker-init"
@@ -263,7 +268,9 @@ class TestUnits:
         assert not {"BindsTo", "StopPropagatedFrom", "PartOf"} & unit.keys()
 
     @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed (systemd)")
-    @pytest.mark.parametrize(("unit", "tenths"), [("workerd.service", 70), ("workerd-jobs.service", 20)])
+    @pytest.mark.parametrize(
+        ("unit", "tenths"), [("workerd.service", 70), ("workerd-jobs.service", 20), ("workerd-metrics.service", 50)]
+    )
     def test_exposure_stays_below(self, unit: str, tenths: int) -> None:
         run("systemd-analyze", "security", "--no-pager", "--offline=true", f"--threshold={tenths}", f"systemd/{unit}")
 

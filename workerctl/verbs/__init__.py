@@ -40,6 +40,7 @@ VERBS = {
     "rename": "give a job another name",
     "rm": "forget finished jobs and their output",
     "prune": "forget many finished jobs at once",
+    "metrics": "print figures for Prometheus",
     "info": "show what the daemon is and can do",
     "doctor": "say what this machine lacks, and what to do",
     "version": "show the versions of workerctl and workerd",
