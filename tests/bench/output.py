@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.figures import by_turns, show
@@ -147,34 +148,54 @@ def one_line() -> None:
 
 def flood() -> None:
     with running() as daemon, daemon.client() as client:
-        job_id = daemon.run("yes", "a line of the sort that comes again and again")
         other = daemon.run("sleep", "1000")
-        asked, stop = [], threading.Event()
-
-        def ask() -> None:
-            with daemon.client() as mine:
-                while not stop.is_set():
-                    begin = time.perf_counter()
-                    mine.status(other)
-                    asked.append((time.perf_counter() - begin) * 1000)
-                    time.sleep(0.01)
-
-        asker = threading.Thread(target=ask)
-        asker.start()
+        beside = _busy_beside(daemon, other)
+        job_id = daemon.run("yes", "a line of the sort that comes again and again")
         most, until = 0, time.monotonic() + FLOOD_SECONDS
-        with client.open_output(job_id) as log:
+        with _asking(daemon, other) as asked, client.open_output(job_id) as log:
             while time.monotonic() < until:
                 most = max(most, sum(os.fstat(fd).st_blocks for fd in (log.log_fd, log.index_fd)) * 512)
                 time.sleep(0.001)
             written = log.end()
-        stop.set()
-        asker.join()
         client.stop(job_id, grace=0)
-        asked.sort()
-        middle, late = statistics.median(asked), asked[len(asked) * 99 // 100]
         print(f"\n`yes` for {FLOOD_SECONDS} s, cap 64 MiB: {written / GIB:.1f} GiB written")
         print(f"  at most {most / MIB:.2f} MiB on disk")
-        print(f"  job.status meanwhile: median {middle:.2f} ms, 99 % {late:.2f} ms")
+        print(f"  job.status meanwhile: {_spread(asked)}; beside `yes | cat`, no job: {_spread(beside)}")
+
+
+def _busy_beside(daemon: Daemon, job_id: str) -> list[float]:
+    """What job.status takes on a machine that is as busy with something else."""
+    with subprocess.Popen(["sh", "-c", "exec timeout 20 sh -c 'yes | cat > /dev/null'"]) as busy:
+        with _asking(daemon, job_id) as asked:
+            busy.wait()
+    return asked
+
+
+@contextmanager
+def _asking(daemon: Daemon, job_id: str) -> Iterator[list[float]]:
+    """Milliseconds of each job.status, one every 10 ms, as another client."""
+    asked: list[float] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with daemon.client() as mine:
+            while not stop.wait(0.01):
+                begin = time.perf_counter()
+                mine.status(job_id)
+                asked.append((time.perf_counter() - begin) * 1000)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        yield asked
+    finally:
+        stop.set()
+        asker.join()
+
+
+def _spread(taken: list[float]) -> str:
+    ordered = sorted(taken)
+    return f"median {statistics.median(ordered):.2f} ms, 99 % {ordered[len(ordered) * 99 // 100]:.2f} ms"
 
 
 def _timed(what: Callable[[], object]) -> float:
