@@ -21,6 +21,15 @@ def start_ticks(pid: int) -> int | None:
     return int(stat.rpartition(b")")[2].split()[19])
 
 
+def waits_in_kernel(pid: int) -> bool:
+    """Whether it is in uninterruptible sleep (state D): a signal, SIGKILL too, has to wait."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"D"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def is_namespace_init(pid: int) -> bool:
     """Whether it is PID 1 of a PID namespace just below ours."""
     try:

@@ -19,7 +19,7 @@ from workerd.job import Job, JobSpec, RunClock, State, change
 from workerd.pausing import reconcile
 from workerd.registry import Live, monotonic, now
 from workerd.stopping import Stopper
-from workerd.supervisor import Account, Supervisor, clear, remove_cgroup, take_account
+from workerd.supervisor import Supervisor, clear, take_account
 
 log = logging.getLogger("workerd")
 
@@ -50,30 +50,29 @@ async def _take_up(supervisor: Supervisor, stopper: Stopper, job: Job) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         live.cgroup = supervisor.tree.open(job.id, job.uid)
-    account = await _find_or_fence(live)
-    if account is None:
-        await _adopt(supervisor, stopper, live)
-    else:
-        supervisor.conclude_soon(live, account)
-
-
-async def _find_or_fence(live: Live) -> Account | None:
-    """None where the job's PID 1 was found; else what the cgroup said before it was
-    removed: a first stage of worker-init that is only now about to clone then fails, so
-    that the outcome which is found next is the last word."""
     live.pidfd = _find_init(live)
-    if live.pidfd >= 0:
-        return None
-    account = take_account(live.cgroup)
+    if live.pidfd < 0:
+        account = take_account(live.cgroup)
+        if _fence(live):
+            supervisor.conclude_soon(live, account)
+            return
+        live.pidfd = _find_init(live)  # it got in just before
+        if live.pidfd < 0:
+            supervisor.conclude_when_gone(live, account)
+            return
+    await _adopt(supervisor, stopper, live)
+
+
+def _fence(live: Live) -> bool:
+    """Whether the cgroup is removed: a first stage of worker-init that is only now about
+    to clone then fails, so that the outcome which is found next is the last word. False
+    where something is in it."""
     if live.cgroup is not None:
         try:
             live.cgroup.remove()
         except OSError:
-            live.pidfd = _find_init(live)  # it got in just before
-            if live.pidfd >= 0:
-                return None
-            await asyncio.to_thread(remove_cgroup, live.cgroup)
-    return account
+            return False
+    return True
 
 
 async def _adopt(supervisor: Supervisor, stopper: Stopper, live: Live) -> None:

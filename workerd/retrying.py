@@ -30,6 +30,7 @@ async def until_possible(action: Callable[[], T], what: str, tries: int | None =
             tried += 1
             if tried == tries:
                 raise
-            log.warning("%s, and is tried again: %s", what, error)
+            if pause < LONGEST_PAUSE:  # it has been said often enough by then
+                log.warning("%s, and is tried again: %s", what, error)
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from workerd import procfs
 from workerd.auth import Peer
 from workerd.errors import Exhausted, WrongState
 from workerd.job import Job, Reason, State, StopOrder, change
@@ -27,6 +28,8 @@ from workerd.registry import Live, Registry, monotonic, now
 
 log = logging.getLogger("workerd")
 
+_STUCK_AFTER = 3.0
+"""seconds after the last resort in which nothing is left, usually"""
 _DRAIN_PATIENCE = 2.0
 """seconds that PID 1 has, once all else was killed, to drain and to write the record"""
 
@@ -134,3 +137,17 @@ class Stopper:
         if live.cgroup is not None:
             with contextlib.suppress(OSError):
                 live.cgroup.kill()
+        self._arm(live, self._loop.time() + _STUCK_AFTER, self._say_stuck)
+
+    def _say_stuck(self, live: Live) -> None:
+        """It was killed and has not ended: its processes wait for something in the kernel.
+        There is no more to be done, but to say so."""
+        live.stop_timer = None
+        pids: list[int] = []
+        if live.cgroup is not None:
+            with contextlib.suppress(OSError):
+                pids = [pid for pid in live.cgroup.procs() if procfs.waits_in_kernel(pid)]
+        which = f"process {pids[0]} waits in the kernel (state D), for a disk, say" if pids else "it has not ended yet"
+        warning = f"it cannot be killed now: {which}; the job is finished once that is over"
+        log.error("job %s: %s", live.job.id, warning)
+        live.job = msgspec.structs.replace(live.job, warnings=(*live.job.warnings, warning))

@@ -9,10 +9,11 @@ finds the same outcome again (workerd.recovery).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -77,6 +78,7 @@ class Supervisor:
         self.network = Network(place.runtime_dir, lambda: registry.config.policy.network)
         self.totals = UserTotals(registry, tree)
         self._slow = SlowCalls()
+        self._lasting: set[asyncio.Task[object]] = set()
         self.cleared: Callable[[Live], None] = lambda live: None
         """called when nothing is left of the last try of a job that is to run again"""
         self._leftovers: list[tuple[JobCgroup | None, JobFiles]] = []
@@ -86,6 +88,8 @@ class Supervisor:
 
     def close(self) -> None:
         """Let go of everything; the jobs run on."""
+        for task in tuple(self._lasting):
+            task.cancel()
         self.launcher.close()
         for live in self.registry:
             self.registry.release(live)
@@ -281,11 +285,41 @@ class Supervisor:
             fields = outcome.judge(live.job, record, oom_killed=said.oom_killed, now=now())
             return {"usage": said.usage, **stored_output(live.files), **fields}
 
-        await self.settle(live, await until_possible(read, f"job {live.job.id}: its end cannot be read"))
+        with self._giving_way():
+            fields = await until_possible(read, f"job {live.job.id}: its end cannot be read")
+        await self.settle(live, fields)
+
+    @contextlib.contextmanager
+    def _giving_way(self) -> Iterator[None]:
+        """What is awaited here may last for ever; the daemon's end does not wait for it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._lasting.add(task)
+        try:
+            yield
+        finally:
+            self._lasting.discard(task)
 
     def conclude_soon(self, live: Live, account: Account) -> None:
         """As `conclude`; what is asked of the job from now on finds it finished."""
         self._tasks.create_task(self._survive(live, self.conclude(live, account)))
+
+    def conclude_when_gone(self, live: Live, account: Account) -> None:
+        """As `conclude_soon`, of a job whose PID 1 is no more to be found, but whose cgroup
+        is not empty: processes in state D are not killed before they wake."""
+        self._tasks.create_task(self._survive(live, self._conclude_when_gone(live, account)))
+
+    async def _conclude_when_gone(self, live: Live, account: Account) -> None:
+        cgroup = live.cgroup
+        assert cgroup is not None
+
+        def remove() -> None:
+            cgroup.kill()
+            cgroup.remove()
+
+        with self._giving_way():
+            await until_possible(remove, f"job {live.job.id}: not all of it is dead")
+        await self.conclude(live, account)
 
     def settle_soon(self, live: Live, fields: dict[str, object]) -> None:
         """As `settle`, as `conclude_soon`."""

@@ -234,6 +234,9 @@ class Faults:
             if jobs and asked.id is None and asked.refused is None:
                 # Nobody was told of it, and so nobody waited for it.
                 jobs = list(client.wait([jobs[0].id], timeout=int(PATIENCE * 1e6)).finished) or jobs
+            if jobs and jobs[0].state is not State.FINISHED:
+                yield f"it is still {jobs[0].state}"
+                return
             if len(jobs) > 1 or marks > 1:
                 yield f"{len(jobs)} jobs, run {marks} times"
             elif not jobs:
@@ -261,9 +264,16 @@ class Faults:
         while (left := self._left()) and time.monotonic() < deadline:
             time.sleep(0.01)
         if left:
-            self._end()  # the next case is to have a clean start
-            self._ensure()
+            self._clean()
         return left
+
+    def _clean(self) -> None:
+        """The next case is to begin with nothing."""
+        self._end()
+        self._ensure()
+        with contextlib.suppress(errors.WorkerError, OSError), self._client() as client:
+            for job in client.list():
+                client.call("job.stop", protocol.StopParams(job.id, grace=0))
 
     def _left(self) -> list[str]:
         jobs = self.daemon.state / "jobs"

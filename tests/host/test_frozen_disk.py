@@ -1,0 +1,152 @@
+"""A process that cannot be killed, since its file system is frozen (state D): its job is
+`stopping`, that is said, and nobody else waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host.daemon import Daemon
+from workerd import errors
+from workerd.job import Job, Reason, State
+
+WRITES = "trap '' TERM; echo ready; while :; do echo more >> file; done"
+
+
+class FreezableDisk(Daemon):
+    """With an ext4 of its own, in a mount namespace of its own. Its jobs write to `disk`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.disk = self.base / "disk"
+        self.disk.mkdir()
+        self.image = self.base / "image"
+        with self.image.open("wb") as file:
+            file.truncate(16 << 20)
+        subprocess.run(["mkfs.ext4", "-q", self.image], check=True)
+        self.loop = subprocess.run(
+            ["losetup", "--find", "--show", self.image], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        self.frozen = False
+
+    def command(self) -> list[str]:
+        mount = f'mount {self.loop} {self.disk} && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", mount, "sh", *super().command()]
+
+    def freeze(self) -> None:
+        self._fsfreeze("--freeze")
+        self.frozen = True
+
+    def thaw(self) -> None:
+        if self.frozen:
+            self._fsfreeze("--unfreeze")
+            self.frozen = False
+
+    def _fsfreeze(self, how: str) -> None:
+        assert self.process is not None
+        subprocess.run(["fsfreeze", how, f"/proc/{self.process.pid}/root{self.disk}"], check=True, timeout=60)
+
+    def close(self) -> None:
+        try:
+            self.thaw()
+        finally:
+            super().close()
+            subprocess.run(["losetup", "--detach", self.loop], check=True)
+
+
+@pytest.fixture
+def disk() -> Iterator[FreezableDisk]:
+    try:
+        made = FreezableDisk()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no ext4 on a loop device can be had here: {error}")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def stuck(daemon: Daemon, job_id: str) -> bool:
+    """Whether a process of the job waits for the disk."""
+    procs = daemon.cgroup / f"jobs/uid-0/job-{job_id}/cgroup.procs"
+    return any(state_of(int(pid)) == "D" for pid in procs.read_text().split())
+
+
+def status(daemon: Daemon, job_id: str) -> Job:
+    with daemon.client() as client:
+        return client.status(job_id)
+
+
+def test_a_job_that_cannot_be_killed_is_stopping_and_holds_up_nobody(disk: FreezableDisk) -> None:
+    held = disk.run("sh", "-c", WRITES, cwd=str(disk.disk), grace=100_000)
+    other = disk.run("sh", "-c", "echo other; sleep 1000")
+    until(lambda: b"ready" in disk.output(held))
+    disk.freeze()
+    until(lambda: stuck(disk, held))
+    ended: list[Job] = []
+
+    def stop() -> None:
+        with disk.client() as client:
+            ended.append(client.stop(held))
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    until(lambda: bool(status(disk, held).warnings))
+    job = status(disk, held)
+    assert job.state is State.STOPPING
+    assert "cannot be killed" in job.warnings[-1]
+    began = time.monotonic()
+    quick, text = disk.shell("echo served")
+    assert (quick.exit_code, text) == (0, "served\n")
+    assert time.monotonic() - began < 20
+    assert not ended
+    disk.thaw()
+    stopping.join(60)
+    assert [job.reason for job in ended] == [Reason.STOPPED]
+    assert status(disk, other).state is State.RUNNING
+    until(lambda: not list(disk.cgroup.glob(f"jobs/uid-*/job-{held}")))
+
+
+def test_a_daemon_that_is_restarted_meanwhile_serves_at_once(disk: FreezableDisk) -> None:
+    held = disk.run("sh", "-c", WRITES, cwd=str(disk.disk), grace=100_000)
+    until(lambda: b"ready" in disk.output(held))
+    disk.freeze()
+    until(lambda: stuck(disk, held))
+    thread = threading.Thread(target=_stop_in_vain, args=(disk, held))
+    thread.start()
+    until(lambda: bool(status(disk, held).warnings))
+    disk.kill()
+    thread.join(60)
+    began = time.monotonic()
+    disk.start()
+    quick, _ = disk.shell("exit 4")
+    assert quick.exit_code == 4
+    assert time.monotonic() - began < 8, "its start waited for the disk"
+    assert status(disk, held).state is State.STOPPING
+    disk.thaw()
+    job = disk.wait(held)
+    assert job.reason is Reason.STOPPED
+    until(lambda: not list(disk.cgroup.glob(f"jobs/uid-*/job-{held}")))
+
+
+def _stop_in_vain(disk: FreezableDisk, job_id: str) -> None:
+    with contextlib.suppress(errors.ConnectionFailed, OSError), disk.client() as client:
+        client.stop(job_id)
