@@ -242,6 +242,10 @@ class Faults:
             elif not jobs:
                 if marks or asked.id:
                     yield f"no record of a job ({asked.id}) that ran {marks} times"
+            elif marks and init and jobs[0].start_error is not None and jobs[0].start_error.step == "capabilities":
+                # PID 1 could not give up its privileges, which it needs to start the command:
+                # everything was killed, and it says so.
+                return
             elif marks != (jobs[0].reason is not Reason.START_FAILED):
                 yield f"it ran {marks} times: {_words(jobs[0])}"
             elif marks and asked.refused:

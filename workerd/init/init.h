@@ -202,7 +202,7 @@ struct order {
 _Static_assert(sizeof(struct order) == 8, "the layout is a contract");
 
 int open_signals(void);
-_Noreturn void reap_forever(const struct plan *plan, struct output *out, pid_t command);
+_Noreturn void reap_forever(const struct plan *plan, struct output *out, int signals, pid_t command);
 
 /* enter.c: the exit code of the first stage */
 int enter(int argc, char **argv);

@@ -107,13 +107,14 @@ static _Noreturn void be_init(struct plan *plan, char **arguments) {
     network_place_files(plan);
     output_open(&out, plan, write_ends);
     tty_open(plan, write_ends);
+    int signals = open_signals(); /* what can fail does so before the command runs */
     report_starting();
     pid_t command = spawn_command(plan, write_ends);
     if (plan->stdin_fd >= 0)
         close(plan->stdin_fd);
     wipe_arguments(arguments);
     drop_to_reaper();
-    reap_forever(plan, &out, command);
+    reap_forever(plan, &out, signals, command);
 }
 
 static int run(int argc, char **argv) {

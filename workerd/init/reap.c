@@ -38,7 +38,7 @@ static void reap_children(struct life *life, bool wait) {
     for (;;) {
         siginfo_t info = {0};
         if (waitid(P_ALL, 0, &info, WEXITED | (wait ? 0 : WNOHANG)) < 0) {
-            if (errno == EINTR)
+            if (errno != ECHILD)
                 continue;
             return;
         }
@@ -102,11 +102,10 @@ static void wait_for_end(struct life *life, int signals) {
     }
 }
 
-_Noreturn void reap_forever(const struct plan *plan, struct output *out, pid_t command) {
+_Noreturn void reap_forever(const struct plan *plan, struct output *out, int signals, pid_t command) {
     struct life life = {.plan = plan, .out = out, .command = command};
     life.started_mono = clock_ns(CLOCK_MONOTONIC);
     life.times.started_ns = clock_ns(CLOCK_REALTIME);
-    int signals = open_signals();
     report_running();
     wait_for_end(&life, signals);
     /* From here on nothing may fail: the outcome is known and must be told. Now, for a

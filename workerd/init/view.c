@@ -124,6 +124,15 @@ static int collect_op(const struct plan *plan, struct mount_op *op) {
 }
 
 /* The working directory is the caller's to write if it may write there, and never / . */
+/* A disk that does not answer, say, is no permission refused. */
+static bool may_write(int fd, const char *path) {
+    if (syscall(SYS_faccessat2, fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS) == 0)
+        return true;
+    if (errno != EACCES && errno != EPERM && errno != EROFS)
+        fail("chdir", path);
+    return false;
+}
+
 static int collect_cwd(const struct plan *plan) {
     if (plan->rootfs != NULL)
         return -1;
@@ -137,7 +146,7 @@ static int collect_cwd(const struct plan *plan) {
     bool read_only = plan->cwd_read_only;
     for (size_t i = 0; i < 2; i++)
         keep = keep || strcmp(cwd_op.target, private_places[i]) == 0;
-    if (keep || read_only || syscall(SYS_faccessat2, fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS) < 0) {
+    if (keep || read_only || !may_write(fd, plan->cwd)) {
         bool hidden = below(cwd_op.target, "/tmp") || below(cwd_op.target, "/var/tmp");
         cwd_op.kind = MOUNT_RO; /* a directory below a private /tmp is shown all the same */
         if (keep || !hidden) {
