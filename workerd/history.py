@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from workerd.errors import WorkerError
 from workerd.job import Job, State
@@ -23,6 +24,33 @@ _SETTLE = 0.5
 """seconds in which ends are gathered, so that a thousand of them are one look"""
 _LONGEST_TIMER = 86_400.0
 _NO_LIMIT = 2**62
+_STEP = 3600.0
+"""seconds: what the clock is not set by to be put right while nobody looks"""
+_TRUSTED_AFTER = 86_400.0
+"""seconds"""
+
+
+class SetClock:
+    """Notices that somebody set the wall clock: ages by a wrong one would cost all history,
+    so nothing is forgotten for its age before the new one has held for a day."""
+
+    def __init__(self) -> None:
+        self._ahead = _ahead()
+        self._trusted_from = 0.0
+
+    def trusted(self) -> bool:
+        ahead, since_boot = _ahead(), time.clock_gettime(time.CLOCK_BOOTTIME)
+        if abs(ahead - self._ahead) > _STEP:
+            days = (ahead - self._ahead) / 86_400
+            log.warning("the clock was set by %+.1f days: for a day, no finished job is removed for its age", days)
+            self._trusted_from = since_boot + _TRUSTED_AFTER
+        self._ahead = ahead
+        return since_boot >= self._trusted_from
+
+
+def _ahead() -> float:
+    """Seconds that the wall clock is ahead of the one that nobody sets."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class History:
@@ -36,6 +64,7 @@ class History:
         self._timer: asyncio.TimerHandle | None = None
         self._removals: dict[str, asyncio.TimerHandle] = {}
         self._running = False
+        self._clock = SetClock()
         registry.observers.append(self._changed)
 
     def start(self) -> None:
@@ -96,10 +125,13 @@ class History:
         try:
             limits = self._registry.config.history
             count = _NO_LIMIT if limits.count is None else limits.count
-            before = -1 if limits.age is None else now() - limits.age
-            await self._forget(await self._registry.call(lambda store: store.prune_candidates(count, before)))
+            wall, trusted = now(), self._clock.trusted()
+            before = -1 if limits.age is None or not trusted else wall - limits.age
+            await self._forget(await self._registry.call(lambda store: store.prune_candidates(count, before, wall)))
             oldest = await self._registry.call(lambda store: store.oldest_end())
-            if oldest is not None and limits.age is not None:
+            if not trusted:
+                self._arm(_TRUSTED_AFTER)
+            elif oldest is not None and limits.age is not None:
                 self._arm(max(1.0, (oldest + limits.age - now()) / 1e6))
         except WorkerError as error:
             log.error("the history of jobs could not be read: %s", error)

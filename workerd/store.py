@@ -51,6 +51,7 @@ CREATE INDEX jobs_finished ON jobs (finished, id) WHERE state = 'finished';
 so that a place in a listing is never given to another job."""
 
 _CANDIDATES = 5
+_NEVER = 2**62
 _NO_LABELS: Mapping[str, str | None] = MappingProxyType({})
 
 # Store has a method `list`, which hides the type within the class.
@@ -246,18 +247,19 @@ class Store:
         """
         return [row[0] for row in self._rows(query)]
 
-    def prune_candidates(self, count: int, age_before: int) -> Ids:
+    def prune_candidates(self, count: int, age_before: int, now: int = _NEVER) -> Ids:
         """The ids of the finished jobs that are more than `count`, or that finished before
         `age_before` (microseconds since the epoch); oldest first. Where there are too
         many, the oldest go of those users who have most: nobody's jobs push out the
-        records of who has few."""
+        records of who has few. One that ended after `now` did so before the clock was
+        set back, and is older than all others."""
         query = "SELECT finished, id FROM jobs WHERE state = 'finished' AND finished < ?"
         found = set(self._rows(query, (age_before,)))
         if self.finished_count() > count:
-            found.update(self._beyond(count))
+            found.update(self._beyond(count, now))
         return [job_id for _, job_id in sorted(found)]
 
-    def _beyond(self, count: int) -> Rows:
+    def _beyond(self, count: int, now: int) -> Rows:
         """The (finished, id) that are too many, of those users who have most."""
         counts: dict[int, int] = dict(self._rows("SELECT uid, count(*) FROM jobs GROUP BY uid"))
         live = "SELECT uid, count(*) FROM jobs INDEXED BY jobs_live WHERE state != 'finished' GROUP BY uid"
@@ -265,12 +267,12 @@ class Store:
             counts[uid] -= number
         most, spare = fairshare.level(counts, count)
         query = """
-            SELECT finished, id FROM jobs INDEXED BY jobs_finished
-            WHERE state = 'finished' AND uid = ? ORDER BY finished, id LIMIT ?
+            SELECT finished <= ? AS past, finished, id FROM jobs INDEXED BY jobs_finished
+            WHERE state = 'finished' AND uid = ? ORDER BY past, finished, id LIMIT ?
         """
-        found = [self._rows(query, (uid, number - most)) for uid, number in counts.items() if number > most]
+        found = [self._rows(query, (now, uid, number - most)) for uid, number in counts.items() if number > most]
         spared = sorted((rows[-1] for rows in found), reverse=True)[:spare]
-        return [row for rows in found for row in rows if row not in spared]
+        return [row[1:] for rows in found for row in rows if row not in spared]
 
     def _named(self, mine: str, values: tuple[int, ...], name: str) -> Rows:
         """Several that are not finished are several answers: the caller must choose."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +75,105 @@ class TestFullDisk:
             ended = client.status(running)
         assert (ended.state, ended.exit_code) == (State.FINISHED, 3)
         assert not list(small.cgroup.glob("jobs/uid-*/job-*"))
+
+
+class FewInodes(SmallDisk):
+    """Its state, or what it has in /run, lies on a file system with few inodes."""
+
+    where = "state"
+
+    def command(self) -> list[str]:
+        place = self.state if self.where == "state" else self.runtime
+        place.mkdir(exist_ok=True)
+        mount = f'mount -t tmpfs -o nr_inodes=64,mode=0700 none {place} && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", mount, "sh", *Daemon.command(self)]
+
+    def fill(self) -> Path:
+        assert self.process is not None
+        place = self.state if self.where == "state" else self.runtime
+        directory = Path(f"/proc/{self.process.pid}/root{place}/filler")
+        directory.mkdir()
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                (directory / str(number)).touch()
+        return directory
+
+
+class FewInodesToRun(FewInodes):
+    where = "runtime"
+
+
+class FewDescriptors(Daemon):
+    def command(self) -> list[str]:
+        return ["prlimit", "--nofile=96:96", *super().command()]
+
+
+def until_refused(daemon: Daemon, most: int) -> tuple[list[str], Exhausted]:
+    """(jobs that wait for a line in `go` to exit with 3, why there are no more)"""
+    work = daemon.base / "work"
+    work.mkdir()
+    os.mkfifo(work / "go")
+    started = []
+    for _ in range(most):
+        try:
+            started.append(daemon.run("sh", "-c", "read line < go; exit 3", cwd=str(work)))
+        except Exhausted as error:
+            return started, error
+    raise AssertionError(f"{most} jobs run")
+
+
+def let_them_end(daemon: Daemon, started: list[str]) -> None:
+    fd = os.open(daemon.base / "work" / "go", os.O_RDWR)
+    try:
+        os.write(fd, b"on\n" * len(started))
+        for job_id in started:
+            assert daemon.wait(job_id).exit_code == 3
+    finally:
+        os.close(fd)
+
+
+def check_that_it_goes_on(daemon: Daemon) -> None:
+    job, text = daemon.shell("echo again")
+    assert (job.exit_code, text) == (0, "again\n")
+    assert not list(daemon.cgroup.glob("jobs/uid-*/job-*"))
+    with daemon.client() as client:
+        assert [job.id for job in client.list()] == []
+
+
+class TestInodes:
+    @pytest.mark.parametrize("kind", [FewInodes, FewInodesToRun])
+    def test_no_more_files_refuses_new_jobs_and_costs_no_outcome(self, kind: type[FewInodes]) -> None:
+        daemon = kind()
+        try:
+            daemon.start()
+            started, error = until_refused(daemon, 60)
+            assert len(started) >= 3 and "space" in str(error)
+            filler = daemon.fill()
+            let_them_end(daemon, started)
+            shutil.rmtree(filler)
+            check_that_it_goes_on(daemon)
+        finally:
+            daemon.close()
+
+
+class TestDescriptors:
+    def test_no_more_descriptors_refuses_new_jobs_and_costs_no_outcome(self) -> None:
+        daemon = FewDescriptors()
+        try:
+            daemon.start()
+            started, error = until_refused(daemon, 96)
+            assert len(started) >= 10 and "Too many open files" in str(error)
+            let_them_end(daemon, started)
+            check_that_it_goes_on(daemon)
+        finally:
+            daemon.close()
+
+
+class TestCgroups:
+    def test_no_more_cgroups_refuses_new_jobs_and_costs_no_outcome(self, own_daemon: Daemon) -> None:
+        (own_daemon.cgroup / "jobs" / "cgroup.max.descendants").write_text("8")
+        started, error = until_refused(own_daemon, 9)
+        assert len(started) == 7  # and the user's
+        assert "cgroup" in str(error)
+        let_them_end(own_daemon, started)
+        check_that_it_goes_on(own_daemon)
