@@ -82,10 +82,12 @@ class Faults:
         self._hung = False
 
     def run(self, phases: list[str]) -> Result:
+        """Raises nothing for what is wrong: that is in the result."""
         try:
             for phase in phases:
                 for error in faultlib.ERRORS:
                     self._phase(phase, error)
+                    print(f"  {errno.errorcode[error]}: {self.result.text()}", flush=True)
         finally:
             self._end()
             self._zygote.close()

@@ -1,6 +1,7 @@
 /* How worker-init tells anything: the status pipe while it starts, the exit record
  * at the end. One failure is told once, in both, by whichever process met it. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -56,15 +57,21 @@ static uint32_t crc32(const void *data, size_t length) {
 void report_init(const struct plan *plan) { the_plan = plan; }
 void report_from_command(void) { in_command = true; }
 
-static void write_status(const char *line, size_t length) {
-    while (write(the_plan->status_fd, line, length) < 0 && errno == EINTR)
-        ;
+/* False where the daemon cannot be told. Memory for it may be there the next time. */
+static bool write_status(const char *line, size_t length) {
+    for (int tries = 0; tries < 100; tries++)
+        if (write(the_plan->status_fd, line, length) >= 0)
+            return true;
+        else if (errno == EPIPE)
+            break;
+    return false;
 }
 
 void report_pid(pid_t pid) {
     char line[32];
     int length = snprintf(line, sizeof line, "pid %d\n", (int)pid);
-    write_status(line, (size_t)length);
+    if (!write_status(line, (size_t)length))
+        kill(pid, SIGKILL); /* nobody knows of it */
 }
 
 /* End of file on the status pipe: the command runs. */
