@@ -266,13 +266,18 @@ class Store:
         for uid, number in self._rows(live):
             counts[uid] -= number
         most, spare = fairshare.level(counts, count)
-        query = """
-            SELECT finished <= ? AS past, finished, id FROM jobs INDEXED BY jobs_finished
-            WHERE state = 'finished' AND uid = ? ORDER BY past, finished, id LIMIT ?
-        """
-        found = [self._rows(query, (now, uid, number - most)) for uid, number in counts.items() if number > most]
+        found = [self._oldest_of(uid, number - most, now) for uid, number in counts.items() if number > most]
         spared = sorted((rows[-1] for rows in found), reverse=True)[:spare]
         return [row[1:] for rows in found for row in rows if row not in spared]
+
+    def _oldest_of(self, uid: int, number: int, now: int) -> Rows:
+        """(whether it ended by now, when, id) of so many finished jobs."""
+        query = """
+            SELECT {}, finished, id FROM jobs INDEXED BY jobs_finished
+            WHERE state = 'finished' AND uid = ? AND finished {} ? ORDER BY finished, id LIMIT ?
+        """
+        ahead = self._rows(query.format(0, ">"), (uid, now, number))
+        return ahead + self._rows(query.format(1, "<="), (uid, now, number - len(ahead)))
 
     def _named(self, mine: str, values: tuple[int, ...], name: str) -> Rows:
         """Several that are not finished are several answers: the caller must choose."""

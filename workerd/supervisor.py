@@ -198,6 +198,8 @@ class Supervisor:
             started = await self.launcher.start(launch)
         except (WorkerError, OSError) as error:
             await self._start_failed(live, error)
+            if isinstance(error, OSError):
+                raise as_worker_error(error) from error
             raise
         finally:
             opened.close()

@@ -151,6 +151,9 @@ class TestInodes:
             filler = daemon.fill()
             let_them_end(daemon, started)
             shutil.rmtree(filler)
+            with daemon.client() as client:
+                for job_id in started:
+                    client.remove(job_id)
             check_that_it_goes_on(daemon)
         finally:
             daemon.close()
