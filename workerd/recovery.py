@@ -102,7 +102,8 @@ def _find_init(live: Live) -> int:
         except ProcessLookupError:
             continue
         if pid in live.cgroup.procs():
-            live.job = msgspec.structs.replace(live.job, pid=pid, pid_start=procfs.start_ticks(pid))
+            if live.job.pid != pid or live.job.pid_start is None:
+                live.job = msgspec.structs.replace(live.job, pid=pid, pid_start=procfs.start_ticks(pid))
             return pidfd
         os.close(pidfd)
     return -1
