@@ -14,8 +14,14 @@ from pathlib import Path
 import pytest
 
 from tests.host.daemon import Daemon
-from workerd.job import Job, Reason, State
+from workerd import exitrecord, jobfiles
+from workerd.__main__ import default_init
+from workerd.job import Job, JobSpec, Reason, State
+from workerd.jobfiles import JobFiles
+from workerd.sandbox import Descriptors, plan
 
+_WALL = 0x40000000
+"""of waitpid(2): PID 1 is cloned without an exit signal"""
 CLOCK = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
 
 
@@ -141,3 +147,37 @@ class TestOutcome:
         os.kill(pid, signal.SIGKILL)
         job = daemon.wait(job_id)
         assert (job.reason, job.exit_code, job.started is not None) == (Reason.LOST, None, True)
+
+
+class TestFirstStage:
+    """worker-init's first stage says its PID 1's pid to the daemon that started it."""
+
+    def test_that_daemon_died_and_the_job_runs_on(self, own_daemon: Daemon, tmp_path: Path) -> None:
+        """The next daemon may have taken PID 1 up before the first stage has its turn."""
+        for name in ("state", "run"):
+            (tmp_path / name / "jobs").mkdir(parents=True)
+        spec = JobSpec(argv=("sh", "-c", "exit 3"))
+        job = Job(id="early", uid=0, gid=0, groups=(), spec=spec, state=State.STARTING, created=0)
+        files = JobFiles(str(tmp_path / "state"), str(tmp_path / "run"), job.id)
+        cgroup = own_daemon.cgroup / "early"  # it removes what is below its own
+        cgroup.mkdir()
+        listens, status_fd = os.pipe()
+        os.close(listens)
+        opened = jobfiles.create(files, tty=False)
+        fds = Descriptors(
+            cgroup=os.open(cgroup, os.O_PATH),
+            log=opened.log,
+            index=opened.index,
+            exit=opened.exit,
+            status=status_fd,
+            control=opened.control,
+        )
+        numbers = [fd for _, fd in fds.named()]
+        words = plan(job, fds, max_output=1 << 20, hidden=())
+        subprocess.run([default_init(), *words], pass_fds=numbers, check=True)
+        for fd in numbers:
+            os.close(fd)
+        os.waitpid(-1, _WALL)  # cloned as a child of ours
+        record = exitrecord.read(files.exit)
+        assert isinstance(record, exitrecord.Ended), record
+        assert record.exit_code == 3

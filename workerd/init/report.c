@@ -57,13 +57,13 @@ static uint32_t crc32(const void *data, size_t length) {
 void report_init(const struct plan *plan) { the_plan = plan; }
 void report_from_command(void) { in_command = true; }
 
-/* False where the daemon cannot be told. Memory for it may be there the next time. */
+/* False where a daemon that listens cannot be told. Memory for it may be there the next
+ * time. One that has died meanwhile (EPIPE) need not be: its next life finds PID 1 in the
+ * job's cgroup, and may have done so by now. */
 static bool write_status(const char *line, size_t length) {
     for (int tries = 0; tries < 100; tries++)
-        if (write(the_plan->status_fd, line, length) >= 0)
+        if (write(the_plan->status_fd, line, length) >= 0 || errno == EPIPE)
             return true;
-        else if (errno == EPIPE)
-            break;
     return false;
 }
 
