@@ -104,11 +104,11 @@ class TestHostile:
         for path in sorted((tree / name).rglob("*"), reverse=True):
             path.rmdir()
         (tree / name).rmdir()
-        (tree / name).symlink_to("/../../../srv")
-        before = sorted(os.listdir("/srv"))
+        (tree / name).symlink_to(f"/../../..{attacker.place}")
+        before = sorted(os.listdir(attacker.place))
         assert look(attacker, tree, "/proc/self") == "3"
-        assert look(attacker, tree, f"/{name}/{attacker.place.name}") == "E2"
-        assert sorted(os.listdir("/srv")) == before
+        assert look(attacker, tree, f"/{name}/{attacker.probe.name}") == "E2"
+        assert sorted(os.listdir(attacker.place)) == before
 
     def test_a_working_directory_that_leads_out(self, attacker: Attacker, tree: Path) -> None:
         (tree / "out").symlink_to("/srv")

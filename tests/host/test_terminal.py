@@ -65,7 +65,8 @@ class TestShell:
         screen.wait(r"^sh -c 'echo ready; sleep 1000'$")
         screen.keys("C-c")
         screen.wait(r"^\^C\njob>$")
-        screen.type("cat\n")
+        screen.type("echo reading; cat\n")
+        screen.wait(r"^reading$")  # before, the shell's line editor has the terminal: no end of file there
         screen.keys("C-d")
         screen.type("echo alive\n")
         screen.wait(r"^alive$")
