@@ -90,15 +90,15 @@ init: venv ## worker-init, and worker-init-asan for tests
 
 wheel: venv ## The wheel, in dist/
 	rm -f dist/worker_jobs-*.whl
-	$(BIN)/pip wheel -qq --no-deps --no-build-isolation --wheel-dir dist .
+	WORKER_CLIENT_ONLY=0 $(BIN)/pip wheel -qq --no-deps --no-build-isolation --wheel-dir dist .
 
 # cgroupspy comes as source alone: `pip wheel` makes its wheel, then every version's pip finds that.
 wheelhouse: wheel ## The wheel and all it depends on, in dist/wheelhouse/
 	rm -rf dist/wheelhouse
-	$(BIN)/pip wheel -qq --wheel-dir dist/wheelhouse dist/worker_jobs-*.whl
+	$(BIN)/pip wheel -qq --wheel-dir dist/wheelhouse "$$(echo dist/worker_jobs-*.whl)[daemon]"
 	for version in $(WHEEL_PYTHONS); do \
 	    $(BIN)/pip download -qq --python-version $$version --only-binary :all: \
-	        --find-links dist/wheelhouse --dest dist/wheelhouse dist/worker_jobs-*.whl || exit 1; \
+	        --find-links dist/wheelhouse --dest dist/wheelhouse "$$(echo dist/worker_jobs-*.whl)[daemon]" || exit 1; \
 	done
 
 install: ## Install under PREFIX; over a running worker it is an upgrade, and jobs go on

@@ -5,17 +5,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
+import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from workerd import __version__, daemon, journal
-from workerd.errors import ConfigError, WorkerError
-from workerd.protocol import DEFAULT_SOCKET
-from workerd.supervisor import Place
+try:
+    import fcntl
+
+    from workerd import __version__, daemon, journal
+    from workerd.errors import ConfigError, WorkerError
+    from workerd.protocol import DEFAULT_SOCKET
+    from workerd.supervisor import Place
+except ModuleNotFoundError as error:  # installed for workerctl alone, perhaps on another system
+    sys.exit(
+        f"workerd: Python's module {error.name} is not there. workerd runs on Linux, installed with make install, "
+        "the Debian package or pip install 'worker-jobs[daemon]'; this is perhaps workerctl alone"
+    )
 
 log = logging.getLogger("workerd")
 
@@ -98,11 +106,19 @@ def _make_place(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> P
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         raise ConfigError(f"another workerd uses {state}", path=state, line=0) from error
-    if not os.access(arguments.init, os.X_OK):
-        raise ConfigError(f"{arguments.init} is not there or not executable: build it (make init)", line=0)
+    _check_installed(arguments.init)
     config = arguments.config or daemon.DEFAULT_CONFIG
     hidden = {os.path.dirname(daemon.DEFAULT_CONFIG), os.path.realpath(config), os.path.realpath(arguments.socket)}
     return Place(state, runtime, os.path.realpath(arguments.init), tuple(sorted(hidden)))
+
+
+def _check_installed(init: str) -> None:
+    """What is imported or started only when a job asks for it. Raises ConfigError."""
+    if importlib.util.find_spec("pyroute2") is None:
+        raise ConfigError("pyroute2 is not installed, for jobs' networks: pip install 'worker-jobs[daemon]'", line=0)
+    if not os.access(init, os.X_OK):
+        remedy = "build it (make init); or install again where there is a C compiler (pip: --no-cache-dir)"
+        raise ConfigError(f"{init} is not there or not executable: {remedy}", line=0)
 
 
 if __name__ == "__main__":

@@ -15,34 +15,16 @@ from pathlib import Path
 import pytest
 
 import workerd
+from tests.packages import NO_COMPILER, ROOT, build, copy_tree, run
 from workerd import config
 
-ROOT = Path(__file__).resolve().parents[2]
 BINARY = "workerd/init/worker-init"
 PT_DYNAMIC, PT_INTERP = 2, 3
 
 
-def run(*command: str | Path, cwd: Path = ROOT, **env: str) -> str:
-    done = subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def build(target: str, tree: Path, into: Path) -> Path:
-    run(sys.executable, "-m", "hatchling", "build", "-t", target, "-d", into, cwd=tree)
-    (made,) = into.glob("*.whl" if target == "wheel" else "*.tar.gz")
-    return made
-
-
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what git would hold, so that a build here disturbs no other test."""
-    copy = tmp_path_factory.mktemp("tree")
-    for name in ("workerd", "workerctl", "systemd", "scripts"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("worker-init*", "__pycache__"))
-    for name in ("pyproject.toml", "hatch_build.py", "Makefile", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy / name)
-    return copy
+    return copy_tree(tmp_path_factory.mktemp("tree"))
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +71,36 @@ class TestWheel:
         again = build("wheel", unpacked, tmp_path / "again")
         assert again.name == wheel.name
         assert zipfile.ZipFile(again).namelist() == zipfile.ZipFile(wheel).namelist()
+
+
+class TestClientsWheel:
+    """For a machine that only talks to another's workerd: whatever its system, without a compiler."""
+
+    @pytest.fixture
+    def own_tree(self, tmp_path: Path) -> Path:
+        return copy_tree(tmp_path / "tree")
+
+    @pytest.mark.parametrize("setting", [NO_COMPILER, {"WORKER_CLIENT_ONLY": "1"}])
+    def test_is_pure_and_has_no_program(self, own_tree: Path, tmp_path: Path, setting: dict[str, str]) -> None:
+        made = build("wheel", own_tree, tmp_path / "dist", **setting)
+        assert made.name.endswith("-py3-none-any.whl")
+        names = zipfile.ZipFile(made).namelist()
+        assert "workerctl/cli.py" in names and BINARY not in names
+
+    def test_leaves_out_a_program_that_was_built_before(self, own_tree: Path, tmp_path: Path) -> None:
+        (own_tree / BINARY).write_bytes(b"old")
+        made = build("wheel", own_tree, tmp_path / "dist", WORKER_CLIENT_ONLY="1")
+        assert BINARY not in zipfile.ZipFile(made).namelist()
+
+    def test_can_be_forbidden(self, own_tree: Path, tmp_path: Path) -> None:
+        with pytest.raises(AssertionError, match="no C compiler was found"):
+            build("wheel", own_tree, tmp_path / "dist", WORKER_CLIENT_ONLY="0", **NO_COMPILER)
+
+    def test_needs_neither_netlink_nor_cgroups(self, wheel: Path) -> None:
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+            needs = re.findall(r"^Requires-Dist: ([a-z0-9]+)[^;\n]*$", archive.read(name).decode(), re.MULTILINE)
+        assert needs == ["msgspec", "rich"]
 
 
 class TestBuildingWorkerInit:
@@ -224,7 +236,7 @@ class TestInstall:
     def test_failing_leaves_the_old_one_in_place(self, copy: Make, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         shutil.copy(next(copy.wheelhouse.glob("worker_jobs*")), tmp_path / "empty")  # but none of what it needs
-        with pytest.raises(AssertionError, match="cgroupspy"):
+        with pytest.raises(AssertionError, match="msgspec"):
             copy("install", WHEELHOUSE=str(tmp_path / "empty"))
         lib = copy.dest / "usr/local/lib"
         assert os.access(lib / "worker/worker-init", os.X_OK)

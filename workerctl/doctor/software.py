@@ -1,4 +1,4 @@
-"""What is installed: Python, the packages that workerd imports, worker-init."""
+"""What is installed: Python, the packages that worker imports, worker-init."""
 
 from __future__ import annotations
 
@@ -6,38 +6,45 @@ import os
 import sys
 
 import workerd
-from workerctl.doctor import FAILED, OK, Finding, Host
+from workerctl.doctor import FAILED, OK, WARNING, Finding, Host
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGES = ("msgspec", "cgroupspy", "pyroute2", "rich")
+CLIENT, DAEMON = ("msgspec", "rich"), ("cgroupspy", "pyroute2")
+INSTALL = "install it whole: the Debian package, make install, or pip install 'worker-jobs[daemon]'"
+INIT = os.path.join(os.path.dirname(workerd.__file__), "init", "worker-init")
 
 
 def check(host: Host) -> Iterator[Finding]:
     yield Finding("Python", OK, f"{sys.version.split()[0]}, {sys.executable}")
-    yield _packages()
+    missing = [name for name in (*CLIENT, *DAEMON) if not _is_there(name)]
+    if missing == list(DAEMON):
+        yield Finding("packages", WARNING, "for workerctl alone: workerd cannot run from this", INSTALL)
+        return
+    yield _packages(missing)
     yield _init(host)
 
 
-def _packages() -> Finding:
+def _is_there(name: str) -> bool:
     from importlib.util import find_spec
 
-    missing = [name for name in PACKAGES if find_spec(name) is None]
+    return find_spec(name) is not None
+
+
+def _packages(missing: list[str]) -> Finding:
     if missing:
-        remedy = "install worker with what it depends on (make install)"
-        return Finding("packages", FAILED, f"missing: {', '.join(missing)}", remedy)
-    return Finding("packages", OK, ", ".join(PACKAGES))
+        return Finding("packages", FAILED, f"missing: {', '.join(missing)}", INSTALL)
+    return Finding("packages", OK, ", ".join((*CLIENT, *DAEMON)))
 
 
 def _init(host: Host) -> Finding:
-    path = os.path.join(os.path.dirname(workerd.__file__), "init", "worker-init")
-    if not os.access(path, os.X_OK):
-        return Finding("worker-init", FAILED, f"{path} is not there, or not executable", "install again (make install)")
+    if not os.access(INIT, os.X_OK):
+        return Finding("worker-init", FAILED, f"{INIT} is not there, or not executable", INSTALL)
     # Without a plan it says how it is used, and ends.
-    ran = host.run(path)
+    ran = host.run(INIT)
     if ran is None:
         remedy = "install what was built for this architecture, on a file system without noexec"
-        return Finding("worker-init", FAILED, f"{path} cannot be executed", remedy)
-    return Finding("worker-init", OK, path)
+        return Finding("worker-init", FAILED, f"{INIT} cannot be executed", remedy)
+    return Finding("worker-init", OK, INIT)

@@ -72,6 +72,14 @@ def is_current(binary: Path) -> bool:
     return all(path.stat().st_mtime_ns < binary.stat().st_mtime_ns for path in made_of)
 
 
+def can_build() -> bool:
+    """Whether there is a compiler, or nothing left to compile."""
+    try:
+        return is_current(BINARY) or bool(compiler())
+    except BuildError:
+        return False
+
+
 def _version() -> str:
     found = re.search(r'^__version__ = "([0-9A-Za-z.+-]+)"$', VERSION_FILE.read_text(), re.MULTILINE)
     if found is None:

@@ -94,7 +94,8 @@ def survey(tree: Path) -> Cargo:
         raise BuildFailed(f"{tree}: no usable pyproject.toml: {error!r}") from error
     files = tuple(File.read(tree, name) for name in shipped_names(tree))
     key = cache.key(Path(__file__).read_bytes(), *(repr(file) for file in files))
-    return Cargo(name, tuple(project.get("dependencies", ())), files, key)
+    needs = (*project.get("dependencies", ()), *project.get("optional-dependencies", {}).get("daemon", ()))
+    return Cargo(name, needs, files, key)
 
 
 def prepare(cargo: Cargo, python: str, where: Path) -> Path:
