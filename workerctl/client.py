@@ -10,6 +10,7 @@ and its children where it could not be reached, or went away. One thread at a ti
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from msgspec import UNSET
 
 from workerctl.wire import Connection
 from workerd import errors, fdpass, protocol
+from workerd.events import Event
 from workerd.job import Job, JobSpec, Limits, State
 from workerd.output import Log
 from workerd.protocol import METHODS, Params
@@ -130,6 +132,13 @@ class Client:
             self.call("output.wait", protocol.OutputWaitParams(job, offset, timeout)), protocol.OutputWaitResult
         )
 
+    def events(
+        self, cursor: str = "now", *, all: bool = False, jobs: Sequence[str] = (), follow: bool = True
+    ) -> EventStream:
+        """What happens to jobs (full ids; none: all) from now on, or behind a cursor. With
+        `all`, an admin gets everybody's. Without `follow`, only what there is by now."""
+        return EventStream(self, protocol.SubscribeParams(cursor, all, tuple(jobs)), follow=follow)
+
     def info(self) -> protocol.InfoResult:
         return _typed(self.call("daemon.info", protocol.InfoParams()), protocol.InfoResult)
 
@@ -138,6 +147,39 @@ class Client:
         line = protocol.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
         self._connection.send(line, fds)
         return number
+
+
+class EventStream(Iterator[Event]):
+    """Blocks for the next event. Made, it misses nothing that happens from then on, however
+    slowly it is read; where events are gone all the same, a `gap` stands for them."""
+
+    def __init__(self, client: Client, params: protocol.SubscribeParams, *, follow: bool) -> None:
+        self.cursor = params.cursor
+        """behind the event that was given last: to go on from, on a new connection too"""
+        self._client = client
+        self._params = params
+        self._follow = follow
+        self._events: deque[Event] = deque()
+        self._next, self._more = params.cursor, True
+        self._ask(0)
+
+    def __next__(self) -> Event:
+        while not self._events:
+            self.cursor = self._next
+            if not self._follow and not self._more:
+                raise StopIteration
+            self._ask(None if self._follow else 0)
+        event = self._events.popleft()
+        self.cursor = event.cursor
+        return event
+
+    def _ask(self, timeout: int | None) -> None:
+        params = msgspec.structs.replace(self._params, cursor=self._next, timeout=timeout)
+        answer = _typed(self._client.call("events.subscribe", params), protocol.SubscribeResult)
+        self._events.extend(answer.events)
+        self._next, self._more = answer.next, answer.more
+        if not answer.events:
+            self.cursor = answer.next
 
 
 def _typed(result: object, kind: type[T]) -> T:

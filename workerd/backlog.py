@@ -1,8 +1,9 @@
 """Changes of jobs that could not be committed: kept, and committed once that works again.
 
 What must hold: a job's newest state is never overwritten by an older one, a full disk
-costs no outcome as long as this daemon lives, and there is no busy waiting: one timer,
-with growing intervals, and any commit that succeeds meanwhile.
+costs no outcome as long as this daemon lives, nor an event (those of the states that were
+skipped come with the newest), and there is no busy waiting: one timer, with growing
+intervals, and any commit that succeeds meanwhile.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from workerd.errors import NoSuchJob, WorkerError
+from workerd.events import Entry
 from workerd.job import Job
 from workerd.store import Store
 from workerd.storethread import StoreThread
@@ -22,14 +25,22 @@ FIRST_RETRY, LONGEST_RETRY = 0.5, 30.0
 """seconds"""
 
 
-class Backlog:
-    """`commit` is how one change of one job is committed."""
+class Change(NamedTuple):
+    job: Job
+    events: tuple[Entry, ...]
 
-    def __init__(self, store: StoreThread, commit: Callable[[Store, Job], None]) -> None:
+
+Commit = Callable[[Store, Job, Sequence[Entry]], None]
+
+
+class Backlog:
+    """`commit` is how one change of one job is committed, with its events."""
+
+    def __init__(self, store: StoreThread, commit: Commit) -> None:
         self._store = store
         self._commit = commit
         self._loop = asyncio.get_running_loop()
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Change] = {}
         self._committed: dict[str, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._retrying: asyncio.Future[None] | None = None
@@ -47,16 +58,17 @@ class Backlog:
             future.cancel()
         self._committed.clear()
 
-    async def commit(self, job: Job) -> bool:
+    async def commit(self, job: Job, events: tuple[Entry, ...] = ()) -> bool:
         """Commit a changed job; False where that has to wait. Raises NoSuchJob."""
-        self._jobs.pop(job.id, None)  # it is older than this one
+        if (older := self._jobs.pop(job.id, None)) is not None:
+            events = (*older.events, *events)
         try:
-            await self._store.call(lambda store: self._commit(store, job))
+            await self._store.call(lambda store: self._commit(store, job, events))
         except NoSuchJob:
             raise
         except WorkerError as error:
             log.error("job %s: its state %s could not be recorded yet: %s", job.id, job.state, error)
-            self._jobs[job.id] = job
+            self._jobs[job.id] = Change(job, events)
             self._arm(self._delay)
             return False
         self._settle(job)
@@ -85,27 +97,27 @@ class Backlog:
 
     def _retry(self) -> None:
         self._timer = None
-        jobs = list(self._jobs.values())
-        self._retrying = asyncio.ensure_future(self._store.call(lambda store: self._commit_all(store, jobs)))
-        self._retrying.add_done_callback(lambda done: self._retried(done, jobs))
+        changes = list(self._jobs.values())
+        self._retrying = asyncio.ensure_future(self._store.call(lambda store: self._commit_all(store, changes)))
+        self._retrying.add_done_callback(lambda done: self._retried(done, changes))
 
-    def _commit_all(self, store: Store, jobs: Sequence[Job]) -> None:
-        for job in jobs:
+    def _commit_all(self, store: Store, changes: Sequence[Change]) -> None:
+        for change in changes:
             try:
-                self._commit(store, job)
+                self._commit(store, *change)
             except NoSuchJob:
                 continue  # forgotten meanwhile
 
-    def _retried(self, done: asyncio.Future[None], jobs: Sequence[Job]) -> None:
+    def _retried(self, done: asyncio.Future[None], changes: Sequence[Change]) -> None:
         self._retrying = None
         if done.cancelled():
             return
         error = done.exception()
         if error is None:
-            for job in jobs:
-                if self._jobs.get(job.id) is job:
-                    self._settle(job)
-            log.warning("what could not be recorded before is recorded now: %d jobs", len(jobs))
+            for change in changes:
+                if self._jobs.get(change.job.id) is change:
+                    self._settle(change.job)
+            log.warning("what could not be recorded before is recorded now: %d jobs", len(changes))
             self._delay = FIRST_RETRY
         else:
             self._delay = min(self._delay * 2, LONGEST_RETRY)

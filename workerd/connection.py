@@ -35,7 +35,7 @@ _QUEUED_FDS = 64
 """descriptors of one connection that no request has claimed yet"""
 REQUEST_SECONDS = 30.0
 """from a request's first byte to its last"""
-_ABANDONED_WITH_CLIENT = frozenset({"job.wait", "output.wait"})
+_ABANDONED_WITH_CLIENT = frozenset({"job.wait", "output.wait", "events.subscribe"})
 
 
 class Owner(Protocol):

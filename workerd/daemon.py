@@ -20,6 +20,8 @@ from workerd.cgroup import CgroupTree, default_root
 from workerd.chronicle import Chronicle
 from workerd.deadlines import Deadlines
 from workerd.errors import WorkerError
+from workerd.eventboard import EventBoard
+from workerd.eventmethods import EventMethods
 from workerd.execution import Executor
 from workerd.followers import Followers
 from workerd.history import History
@@ -91,6 +93,7 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         await recovery.recover(supervisor, stopper)
         service = Service(supervisor, queue, stopper, followers, settings.socket)
         service.handlers |= JobMethods(registry, pauser, remover, Updater(registry, queue.policy_changed)).handlers
+        service.handlers |= EventMethods(registry, EventBoard(store)).handlers
         executor = Executor(supervisor)
         service.handlers |= TtyMethods(supervisor, executor).handlers
         served = server.Server(

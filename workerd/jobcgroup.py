@@ -118,6 +118,15 @@ class JobCgroup:
             io_pressure_usec=node.pressure.io,
         )
 
+    def counted_in(self) -> list[str]:
+        """The files that the kernel notifies of when `counts` change (inotify(7))."""
+        return [str(self.path / f"{name}.events") for name in ("memory", "pids") if name in self._context.available]
+
+    def counts(self) -> Usage:
+        """Only how often it was killed for want of memory, or hit a limit, until now."""
+        memory, pids = self._node.memory.events or {}, self._node.pids.events or {}
+        return Usage(memory_max_hits=memory.get("max"), oom_kills=memory.get("oom_kill"), pids_max_hits=pids.get("max"))
+
     def cpu_usec(self) -> int:
         """CPU time that all its processes have used, those that ended too; microseconds.
         The kernel counts it with and without the cpu controller."""

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from workerd import errors
+from workerd.events import Event
 from workerd.job import After, Job, JobName, JobSpec, LabelKey, Limits, Reason, State, Text
 
 MAX_REQUEST = 1 << 20
@@ -167,6 +168,21 @@ class ExecParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=
     fds: Fds = 0
 
 
+class SubscribeParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Ask again with the answer's `next`, for as long as you care: nothing is missed in
+    between, nor through a new connection or a restart of workerd."""
+
+    cursor: Annotated[str, Meta(min_length=1, max_length=128)] = "now"
+    """go on behind this one; `now`: with what happens next; `first`: with the oldest kept"""
+    all: bool = False
+    """everybody's, where an admin asks; of others their own"""
+    jobs: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """only of these, by their full ids"""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 500
+    timeout: Micros | None = None
+    """answer after so long though nothing has happened; 0: with what there is"""
+
+
 class InfoParams(Params, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     pass
 
@@ -254,6 +270,16 @@ class ExecResult(Struct, frozen=True, omit_defaults=True):
     fds: Fds = 1
 
 
+class SubscribeResult(Struct, frozen=True, omit_defaults=True):
+    events: tuple[Event, ...]
+    """in the order in which they were recorded. Where some before them are not kept any
+    more, the first is a `gap`"""
+    next: str
+    """the cursor to ask for the next with"""
+    more: bool = False
+    """whether there are more by now"""
+
+
 class InfoResult(Struct, frozen=True, omit_defaults=True):
     version: str
     pid: int
@@ -301,6 +327,9 @@ METHODS: dict[str, Method] = {
     "tty.attach": Method(JobParams, AttachResult, "A descriptor to type into the job's terminal."),
     "tty.resize": Method(ResizeParams, ResizeResult, "Give the job's terminal another size."),
     "job.exec": Method(ExecParams, ExecResult, "Start one more command inside a running job."),
+    "events.subscribe": Method(
+        SubscribeParams, SubscribeResult, "What happened to jobs behind a cursor: answers once something did."
+    ),
     "daemon.info": Method(InfoParams, InfoResult, "What the daemon is and what it can do."),
 }
 

@@ -15,6 +15,7 @@ import os
 import msgspec
 
 from workerd import exitrecord, jobrecord, outcome, procfs
+from workerd.events import changes, entries
 from workerd.job import Job, JobSpec, RunClock, State, change
 from workerd.pausing import reconcile
 from workerd.registry import Live, monotonic, now
@@ -31,7 +32,8 @@ async def recover(supervisor: Supervisor, stopper: Stopper) -> None:
         await _take_up(supervisor, stopper, job)
     for job in await asyncio.to_thread(_remove_strays, supervisor):
         log.critical("job %s runs, but no record speaks of it: it is taken up as it is found", job.id)
-        await supervisor.registry.call(lambda store, job=job: store.insert(job, {}))  # type: ignore[misc]
+        found = entries(changes(None, job, now()))
+        await supervisor.registry.call(lambda store, job=job, found=found: store.insert(job, {}, found))  # type: ignore[misc]
         await _take_up(supervisor, stopper, job)
     await supervisor.totals.follow()
     await supervisor.network.recover(live.job for live in supervisor.registry if live.job.live)

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +20,8 @@ from workerd.auth import Peer, is_admin, may_see
 from workerd.backlog import Backlog
 from workerd.config import Config
 from workerd.errors import Exhausted, NameTaken
-from workerd.job import Job, State
+from workerd.events import Entry, changes, entries
+from workerd.job import Job, State, Usage
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.protocol import ListParams
@@ -54,7 +55,7 @@ def monotonic() -> int:
 class Live:
     """A job that is not finished: it has, had or will have processes. Owns the pidfd and the cgroup's fd."""
 
-    __slots__ = ("cgroup", "clearing", "files", "job", "pidfd", "stop_timer", "window")
+    __slots__ = ("cgroup", "clearing", "files", "job", "pidfd", "recorded", "stop_timer", "unwatch", "window")
 
     def __init__(self, job: Job, files: JobFiles, cgroup: JobCgroup | None = None) -> None:
         self.job = job
@@ -67,6 +68,10 @@ class Live:
         """rows and columns that its terminal starts with, where it has one"""
         self.clearing = False
         """whether something of its last try is still there: it must not start yet"""
+        self.recorded: Job | None = job
+        """as it was recorded last; None before it is"""
+        self.unwatch: Callable[[], None] | None = None
+        """ends the watch on the limits that it hits"""
 
     def thaw(self) -> None:
         """Let a paused job go on; nothing where it is gone."""
@@ -127,18 +132,20 @@ class Registry:
         job = live.job
         if job.spec.name is not None:
             self.check_name(job.uid, job.spec.name)
+        live.recorded = None
         self._live[job.id] = live  # counts against the totals from here on
+        events = self._events(live, job)
         try:
-            await self.call(lambda store: self._admit(store, job, env))
+            await self.call(lambda store: self._admit(store, job, env, events))
         except BaseException:
             del self._live[job.id]
             raise
         self._store.sync_soon()
         self._tell(job)
 
-    def _admit(self, store: Store, job: Job, env: dict[str, str]) -> None:
+    def _admit(self, store: Store, job: Job, env: dict[str, str], events: Sequence[Entry]) -> None:
         """In the store's thread."""
-        store.insert(job, env)
+        store.insert(job, env, events)
         try:
             jobrecord.admit(self._directory(job.id), job, env)
         except OSError as error:
@@ -147,18 +154,26 @@ class Registry:
             message = f"cannot record a job: {where}{error.strerror}; free space for workerd's state directory"
             raise Exhausted(message, errno=error.errno) from error
 
-    async def record(self, job: Job) -> bool:
+    async def record(self, job: Job, used: Usage | None = None) -> bool:
         """Commit a changed job, which holds from now on: False where the disk is full or
-        fails, and it is committed as soon as that works again. Raises NoSuchJob."""
-        committed = await self._backlog.commit(job)
+        fails, and it is committed as soon as that works again. `used` is what its last
+        try had used, where it is to be tried again. Raises NoSuchJob."""
+        committed = await self._backlog.commit(job, self._events(self._live.get(job.id), job, used))
         if job.state is State.FINISHED:
             self._store.sync_soon()
         self._tell(job)
         return committed
 
-    def _commit(self, store: Store, job: Job) -> None:
+    def _events(self, live: Live | None, job: Job, used: Usage | None = None) -> tuple[Entry, ...]:
+        """What happens to the job by being recorded as this now."""
+        if live is None:
+            return ()
+        before, live.recorded = live.recorded, job
+        return entries(changes(before, job, now(), used))
+
+    def _commit(self, store: Store, job: Job, events: Sequence[Entry]) -> None:
         """In the store's thread."""
-        store.update(job)
+        store.update(job, events)
         if job.state is State.FINISHED:
             try:
                 jobrecord.finish(self._directory(job.id), job)
@@ -188,13 +203,14 @@ class Registry:
             job = live.job
             if name is not None and name != job.spec.name:
                 self.check_name(job.uid, name)
-        job = msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, name=name))
+        renamed = msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, name=name))
         if live is not None:
-            live.job = job
-            await self.record(job)
+            live.job = renamed
+            await self.record(renamed)
         else:
-            await self.call(lambda store: self._commit(store, job))
-        return job
+            events = entries(changes(job, renamed, now()))
+            await self.call(lambda store: self._commit(store, renamed, events))
+        return renamed
 
     async def settle(self, live: Live) -> bool:
         """Commit a job that is now finished, and tell those who wait for it. False where
@@ -216,6 +232,9 @@ class Registry:
 
     def release(self, live: Live) -> None:
         """Let go of what the loop knows of a job; can run twice."""
+        if live.unwatch is not None:
+            live.unwatch()
+            live.unwatch = None
         if live.stop_timer is not None:
             live.stop_timer.cancel()
             live.stop_timer = None

@@ -34,7 +34,10 @@ class Remover:
         Raises WrongState, NoSuchJob, AmbiguousId."""
         job = await self._registry.find(peer, ref)
         live = self._registry.get(job.id)
-        if live is not None:
+        if live is not None and live.job.state is State.FINISHED:
+            await self._registry.call(lambda store: None)  # behind the commit of its end
+            job = live.job
+        elif live is not None:
             if not force:
                 message = f"job {job.id} is {live.job.state}: stop it first, or remove it with --force"
                 raise WrongState(message, id=job.id, state=live.job.state)

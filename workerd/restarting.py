@@ -60,6 +60,7 @@ def again(live: Job, ended: Job, wait: int, now: int, monotonic: int, output_end
         address=None,
         pid=None,
         pid_start=None,
+        usage=None,
     )
 
 

@@ -14,9 +14,10 @@ import os
 from pathlib import Path
 
 from workerd import jobrecord
+from workerd.events import changes, entries
 from workerd.job import State
 from workerd.jobrecord import Admission
-from workerd.registry import Registry
+from workerd.registry import Registry, now
 
 log = logging.getLogger("workerd")
 
@@ -30,7 +31,8 @@ async def salvage(registry: Registry, state_dir: str, set_aside: Path | None) ->
     known = await registry.call(lambda store: store.ids())
     found, unreadable = await asyncio.to_thread(read_unknown, f"{state_dir}/jobs", known)
     if found:
-        await registry.call(lambda store: store.insert_many([(each.job, each.env) for each in found]))
+        events = entries(event for each in found for event in changes(None, each.job, now()))
+        await registry.call(lambda store: store.insert_many([(each.job, each.env) for each in found], events))
         ended = sum(each.job.state is State.FINISHED for each in found)
         log.critical(
             "%d jobs were taken into the database from their directories, %d of them finished", len(found), ended

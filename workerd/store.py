@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -25,8 +26,10 @@ from typing import Any, Self
 
 import msgspec
 
-from workerd import errors, fairshare
+from workerd import errors, fairshare, procfs
 from workerd.database import Schema, open_database, translated
+from workerd.events import Entry, entries, removed
+from workerd.eventstore import EventTable, Page, Query
 from workerd.job import ID_ALPHABET, Job, State
 
 _STATEMENTS = """
@@ -82,12 +85,16 @@ class Store:
 
     def __init__(self, path: Path, db: sqlite3.Connection, *, created: bool, set_aside: Path | None) -> None:
         self.path = path
+        self.on_events: Callable[[Collection[int]], None] = lambda uids: None
+        """called with the uids whose events were just committed, in the thread that did it"""
         self.created = created
         """whether it is a new, empty one"""
         self.set_aside = set_aside
         """where the unusable file that this one replaces is now"""
         self._db = db
         self._lock = threading.Lock()
+        with translated(path):
+            self._events = EventTable(db, procfs.boot_id())
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -111,13 +118,13 @@ class Store:
             finally:
                 os.close(fd)
 
-    def insert(self, job: Job, env: dict[str, str]) -> None:
+    def insert(self, job: Job, env: dict[str, str], events: Sequence[Entry] = ()) -> None:
         """Record a new job. Raises InternalError where the id is taken."""
-        self.insert_many([(job, env)])
+        self.insert_many([(job, env)], events)
 
-    def insert_many(self, jobs: Iterable[tuple[Job, dict[str, str]]]) -> None:
+    def insert_many(self, jobs: Iterable[tuple[Job, dict[str, str]]], events: Sequence[Entry] = ()) -> None:
         """All of them or none. Raises InternalError where an id is taken."""
-        with self._transaction() as db:
+        with self._transaction(events) as db:
             for job, env in jobs:
                 try:
                     db.execute(
@@ -129,13 +136,13 @@ class Store:
                     raise errors.InternalError(f"job {job.id} is already recorded", id=job.id) from error
                 db.execute("INSERT INTO environs (id, env) VALUES (?, ?)", (job.id, _encode(env)))
 
-    def update(self, job: Job) -> None:
+    def update(self, job: Job, events: Sequence[Entry] = ()) -> None:
         """Raises NoSuchJob."""
-        self.update_many((job,))
+        self.update_many((job,), events)
 
-    def update_many(self, jobs: Iterable[Job]) -> None:
+    def update_many(self, jobs: Iterable[Job], events: Sequence[Entry] = ()) -> None:
         """All of them or none. Raises NoSuchJob."""
-        with self._transaction() as db:
+        with self._transaction(events) as db:
             for job in jobs:
                 done = db.execute(
                     "UPDATE jobs SET name = ?, state = ?, finished = ?, record = ? WHERE id = ?",
@@ -146,8 +153,16 @@ class Store:
 
     def delete(self, ids: Iterable[str]) -> None:
         """Forget these jobs, all or none; ids that are not there are no error."""
-        with self._transaction() as db:
-            db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in ids])
+        row, when = "SELECT id, uid, name, state FROM jobs WHERE id = ?", time.time_ns() // 1000
+        found = [known for job_id in dict.fromkeys(ids) for known in self._rows(row, (job_id,))]
+        gone = [removed(job_id, uid, name, State(state), when) for job_id, uid, name, state in found]
+        with self._transaction(entries(gone)) as db:
+            db.executemany("DELETE FROM jobs WHERE id = ?", [known[:1] for known in found])
+
+    def read_events(self, query: Query) -> Page:
+        """Raises InvalidParams where its cursor is none."""
+        with self._lock, translated(self.path):
+            return self._events.read(self._db, query)
 
     def get(self, job_id: str) -> Job:
         """Raises NoSuchJob."""
@@ -297,17 +312,24 @@ class Store:
             return self._db.execute(query, values).fetchall()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, events: Sequence[Entry] = ()) -> Iterator[sqlite3.Connection]:
+        """Committed with what is done in it: these events, unless they are there already."""
         with self._lock, translated(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._events.append(self._db, events)
                 self._db.execute("COMMIT")
             except BaseException:
                 # SQLite itself has rolled back after some errors (sqlite.org/lang_transaction.html).
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+                self._events.stale = True
                 raise
+        for entry in events:
+            entry.written = True
+        if events:
+            self.on_events({entry.event.uid for entry in events if entry.event.uid is not None})
 
 
 def _job(record: bytes) -> Job:

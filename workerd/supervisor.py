@@ -25,6 +25,7 @@ from workerd.followers import Followers
 from workerd.job import Job, Net, Reason, Restart, RunClock, StartError, State, Usage, change
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
+from workerd.limitwatch import LimitWatch
 from workerd.network import Network
 from workerd.registry import Live, Registry, monotonic, now, stored_output
 from workerd.retrying import until_possible
@@ -77,6 +78,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self.network = Network(place.runtime_dir, lambda: registry.config.policy.network)
         self.totals = UserTotals(registry, tree)
+        self.limit_watch = LimitWatch(registry, tasks)
         self._slow = SlowCalls()
         self._lasting: set[asyncio.Task[object]] = set()
         self.cleared: Callable[[Live], None] = lambda live: None
@@ -93,6 +95,7 @@ class Supervisor:
         self.launcher.close()
         for live in self.registry:
             self.registry.release(live)
+        self.limit_watch.close()
 
     def files(self, job_id: str) -> JobFiles:
         return JobFiles(self.place.state_dir, self.place.runtime_dir, job_id)
@@ -271,6 +274,12 @@ class Supervisor:
         except OSError as error:
             log.warning("job %s: its end cannot be watched for yet: %s", live.job.id, error)
             self._loop.call_later(_WATCH_AGAIN, self.watch, live)
+        else:
+            self._loop.call_soon(self._watch_limits, live)  # nobody waits for it
+
+    def _watch_limits(self, live: Live) -> None:
+        if live.pidfd >= 0:
+            self.limit_watch.begin(live)
 
     def _exited(self, live: Live) -> None:
         self._loop.remove_reader(live.pidfd)
@@ -365,7 +374,7 @@ class Supervisor:
             end = stored_output(live.files).get("output_end", 0)
         live.clearing = True
         live.job = restarting.again(live.job, ended, wait, now(), monotonic(), end)
-        await self.registry.record(live.job)
+        await self.registry.record(live.job, ended.usage)
         self.registry.release(live)
         await self.network.release(ended)
         await self._clear(live)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,6 +12,7 @@ import pytest
 from workerd import backlog
 from workerd.backlog import Backlog
 from workerd.errors import Exhausted, NoSuchJob
+from workerd.events import Entry
 from workerd.job import Job, JobSpec, State
 from workerd.store import Store
 from workerd.storethread import StoreThread
@@ -23,10 +24,10 @@ class Disk:
     def __init__(self) -> None:
         self.full = False
 
-    def commit(self, store: Store, job: Job) -> None:
+    def commit(self, store: Store, job: Job, events: Sequence[Entry]) -> None:
         if self.full:
             raise Exhausted("the disk is full")
-        store.update(job)
+        store.update(job, events)
 
 
 def a_job(job_id: str) -> Job:

@@ -29,9 +29,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "fairshare",
         "retrying",
     ),
-    ("job", "slowcalls", "output"),
+    ("job events", "slowcalls", "output"),
     ("configfile netconfig config",),
-    ("protocol", "fdpass", "auth", "account", "database store storethread"),
+    ("protocol", "fdpass", "auth", "account", "database eventstore store storethread"),
     (
         "schedule",
         "restarting",
@@ -39,22 +39,23 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "addresspool bridge nft hostports resolver network",
         "exitrecord jobrecord outcome jobfiles sandbox launcher totals admission",
         "followers",
+        "eventboard",
         "trylog",
         "passedfds clientfds",
         "batch",
     ),
     (
         "chronicle",
-        "backlog registry salvage storedoutput usertotals supervisor execution "
+        "backlog registry salvage storedoutput usertotals limitwatch supervisor execution "
         "queue pausing stopping deadlines updating removal history recovery",
     ),
-    ("gate outbox service jobmethods ttymethods connection server daemon",),
+    ("gate outbox service eventmethods jobmethods ttymethods connection server daemon",),
     ("__main__",),
 )
 """From the bottom up. A module may import all of the layers below it and, of its own
 layer, only what stands before it in its own family (one string)."""
 
-FOR_WORKERCTL = {"errors", "units", "job", "protocol", "fdpass", "output"}
+FOR_WORKERCTL = {"errors", "units", "job", "events", "protocol", "fdpass", "output"}
 """All of workerd that workerctl may import: a command must start quickly."""
 
 NOT_PACKAGED = {"init.build"}
