@@ -1,8 +1,8 @@
 """A job's two directories, and the names in them.
 
-<state>/jobs/<id>/job                    its record (workerd.jobrecord)
-<state>/jobs/<id>/output, output.idx     kept as long as the record
-<runtime>/jobs/<id>/exit, control, …     gone once the outcome is recorded
+    <state>/jobs/<id>/job                    its record (workerd.jobrecord)
+    <state>/jobs/<id>/output, output.idx     kept as long as the record
+    <runtime>/jobs/<id>/exit, control, …     gone once the outcome is recorded
 """
 
 from __future__ import annotations

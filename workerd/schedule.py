@@ -132,7 +132,9 @@ class _Choice:
 
     def _turn(self, uid: int) -> tuple[float, int, int, int]:
         use = self._users.get(uid) or _Use()
-        shares = [getattr(use, name) / total for name in _RESOURCES if (total := getattr(self._machine, name))]
+        shares = [
+            getattr(use, name) / total for name in _RESOURCES if (total := getattr(self._machine, name))
+        ]
         return max(shares, default=0.0), use.max_running, self._served.get(uid, 0), uid
 
     def _lacks(self, wish: Request) -> str | None:

@@ -37,10 +37,15 @@ def status(daemon: Daemon, job_id: str) -> Job:
         return client.status(job_id)
 
 
-def cut(path: Path) -> None:
+def put_into_one_file(path: Path) -> None:
+    """What is in the log would mend what is damaged beside it."""
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA journal_mode = DELETE")  # all of it is in the one file then
+        db.execute("PRAGMA journal_mode = DELETE")
     db.close()
+
+
+def cut(path: Path) -> None:
+    put_into_one_file(path)
     path.write_bytes(path.read_bytes()[:5000])
 
 
@@ -50,6 +55,7 @@ def forget_the_last(path: Path) -> None:
 
 
 def scribble(path: Path) -> None:
+    put_into_one_file(path)
     path.write_bytes(b"x" * 20_000)
 
 
