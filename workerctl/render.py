@@ -148,5 +148,6 @@ def info_panel(info: dict[str, Any]) -> RenderableType:
     )
     rank = "an admin: sees all jobs" if info["admin"] else "sees own jobs"
     rows.append(("you are", Text(f"{visible(user_name(info['uid']))}, {rank}")))
+    rows.append(("free for you", Text(words.room(info.get("free") or {}, info.get("total") or {}))))
     rows += _section("defaults", [f"{name} {figure}" for name, figure in words.limits(info.get("defaults") or {})])
     return _panel("workerd", rows)

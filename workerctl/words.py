@@ -113,6 +113,15 @@ def limits(found: dict[str, Any]) -> list[tuple[str, str]]:
     return shown
 
 
+def room(free: dict[str, Any], total: dict[str, Any]) -> str:
+    """What is free of a total: `6 GiB of 8 GiB memory, 1.5 of 2 CPUs`."""
+    parts = []
+    for field, name, figure in (("memory", "memory", size), ("cpus", "CPUs", "{:g}".format), ("jobs", "jobs", str)):
+        if free.get(field) is not None:
+            parts.append(f"{figure(free[field])} of {figure(total.get(field, free[field]))} {name}")
+    return ", ".join(parts) or "all there is"
+
+
 def _io(device: dict[str, Any]) -> str:
     parts = []
     for field, text in (("read_bps", "read {}/s"), ("write_bps", "write {}/s")):

@@ -72,3 +72,13 @@ def groups(pid: int) -> tuple[int, tuple[int, ...]]:
     except (FileNotFoundError, ProcessLookupError):
         pass
     return gid, others
+
+
+def host_memory() -> int:
+    """Bytes of RAM that the kernel has for programs (proc_meminfo(5), MemTotal)."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def host_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))

@@ -280,6 +280,15 @@ class SubscribeResult(Struct, frozen=True, omit_defaults=True):
     """whether there are more by now"""
 
 
+class Room(Struct, frozen=True, omit_defaults=True):
+    """What there is for jobs; None: as much as one likes."""
+
+    memory: int | None = None
+    """bytes"""
+    cpus: float | None = None
+    jobs: int | None = None
+
+
 class InfoResult(Struct, frozen=True, omit_defaults=True):
     version: str
     pid: int
@@ -297,6 +306,11 @@ class InfoResult(Struct, frozen=True, omit_defaults=True):
     """the caller as the daemon sees it"""
     admin: bool
     defaults: Limits = Limits()
+    total: Room = Room()
+    """what the caller's jobs could have at most: the least of the caller's totals, the
+    machine's totals, and the host's memory and CPUs"""
+    free: Room = Room()
+    """what is left of that, less what the jobs that run now asked for"""
 
 
 class Method(NamedTuple):

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from workerd import __version__, output, protocol
+from workerd.admission import totals_of
 from workerd.auth import Peer, is_admin
 from workerd.errors import Exhausted, InvalidParams, WrongState
 from workerd.followers import Followers
 from workerd.job import Job, State
+from workerd.procfs import host_cpus, host_memory
 from workerd.queue import Queue
 from workerd.registry import now
+from workerd.room import rooms
 from workerd.stopping import Stopper
 from workerd.supervisor import Supervisor, as_worker_error
 
@@ -151,6 +154,9 @@ class Service:
         supervisor = self._supervisor
         tree = supervisor.tree
         policy = self._registry.config.policy
+        jobs = [live.job for live in self._registry]
+        mine = totals_of(call.peer, policy)
+        total, free = rooms(call.peer.uid, mine, policy.machine, jobs, host_memory(), host_cpus())
         return Answer(
             protocol.InfoResult(
                 version=__version__,
@@ -168,6 +174,8 @@ class Service:
                 uid=call.peer.uid,
                 admin=is_admin(call.peer, policy),
                 defaults=policy.defaults.limits,
+                total=total,
+                free=free,
             )
         )
 

@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "eventboard",
         "trylog",
         "passedfds clientfds",
+        "room",
         "batch",
     ),
     (
