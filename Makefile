@@ -17,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 INIT_SOURCES := $(wildcard workerd/init/*.c workerd/init/*.h)
-SCRIPTS := $(wildcard scripts/*) .ci/run
+SCRIPTS := $(wildcard scripts/*) .ci/run workerctl/completing/scripts/workerctl.bash
 PYTHON_SOURCES := $(wildcard workerd/*.py workerctl/*.py)
 
 # Cases and options of `make bench`

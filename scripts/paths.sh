@@ -3,6 +3,9 @@
 : "${PREFIX:=/usr/local}" "${DESTDIR:=}" "${WHEELHOUSE:=}" "${PURGE:=}"
 UNITS="workerd.service workerd.socket workerd-jobs.service worker.slice
     workerd-metrics.service workerd-metrics.timer"
+# Of the wheel's data: completion, which the shells look for there
+SHARED="bash-completion/completions/workerctl zsh/site-functions/_workerctl
+    fish/vendor_completions.d/workerctl.fish"
 home=$PREFIX/lib/worker
 case $PREFIX in
 /usr | /usr/local)

@@ -41,6 +41,10 @@ def _die_interrupted() -> int:
 
 def dispatch(words: list[str]) -> int:
     """The verb's own exit code. Raises UsageError, WorkerError, OSError."""
+    if words and words[0] == "__complete":  # how the shells' completion scripts ask
+        from workerctl.completing.answering import answer
+
+        return answer(words[1:])
     words = _global_options(words)
     if not words or words[0] in ("-h", "--help"):
         words = ["help"]

@@ -31,7 +31,7 @@ def overview() -> str:
     lines = ["workerctl runs commands as jobs: limited, isolated, recorded.", "", "Usage: workerctl VERB …", ""]
     for name, summary in VERBS.items():
         aliases = ", ".join(aliases_of(name))
-        lines.append(f"  {name:<9}{summary}" + (f" (also: {aliases})" if aliases else ""))
+        lines.append(f"  {name:<12}{summary}" + (f" (also: {aliases})" if aliases else ""))
     topics = [f"  {name:<12}{summary}\n" for name, (summary, _) in TOPICS.items()]
     return "\n".join([*lines, "", OVERVIEW_END]) + "".join(topics)
 

@@ -196,6 +196,18 @@ class TestInstall:
             assert (installed.dest / "usr/local" / file).is_file()
         assert (installed.dest / "etc/workerd/workerd.toml").is_file()
 
+    @pytest.mark.parametrize(
+        ("place", "script"),
+        [
+            ("bash-completion/completions/workerctl", "workerctl.bash"),
+            ("zsh/site-functions/_workerctl", "_workerctl"),
+            ("fish/vendor_completions.d/workerctl.fish", "workerctl.fish"),
+        ],
+    )
+    def test_teaches_the_shells_to_complete(self, installed: Make, place: str, script: str) -> None:
+        source = ROOT / "workerctl/completing/scripts" / script
+        assert (installed.dest / "usr/local/share" / place).read_bytes() == source.read_bytes()
+
     def test_leaves_no_trace_of_destdir(self, installed: Make) -> None:
         needle = str(installed.dest).encode()
         files = [path for path in installed.dest.rglob("*") if path.is_file() and not path.is_symlink()]

@@ -43,6 +43,7 @@ VERBS = {
     "metrics": "print figures for Prometheus",
     "info": "show what the daemon is and can do",
     "doctor": "say what this machine lacks, and what to do",
+    "completion": "make the Tab key work in bash, zsh or fish",
     "version": "show the versions of workerctl and workerd",
     "help": "explain a verb",
 }
