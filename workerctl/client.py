@@ -1,41 +1,56 @@
 """The Python API: a blocking client whose calls take and give the protocol's structs.
 
     with Client() as worker:
-        started = worker.run(JobSpec(argv=("make", "-j4"), cwd="/src"), env=dict(os.environ))
-        job = worker.wait([started.id]).finished[0]
+        started = worker.run(["make", "-j4"], mem="1G", cpus=2, timeout="10m")
+        for piece in worker.stream(started):
+            sys.stdout.buffer.write(piece.data)
+        worker.result(started).check()
+
+Sizes are bytes or `"256M"`, durations seconds, `"10m"` or a timedelta; in the structs
+they are bytes and microseconds. A job is meant by its id, a unique beginning of that, its
+name, or a struct that has its id.
 
 Errors are the classes of workerd.errors, as the daemon raised them; ConnectionFailed
-and its children where it could not be reached, or went away. One thread at a time.
+and its children where it could not be reached, or went away.
+
+One thread at a time: each thread needs a Client of its own (RuntimeError says so where
+one is used by two at once). A call that was interrupted or lost its connection is not
+repeated, since the daemon may have carried it out; the next call connects anew. Jobs run
+on without us.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, Unpack, overload
 
-import msgspec
-from msgspec import UNSET
-
+from workerctl.api import answers, asks, stdin
+from workerctl.api.asks import Ask, JobRefs
+from workerctl.api.command import Command
+from workerctl.api.eventstream import EventStream
+from workerctl.api.options import JobRef, LimitOptions, RunOptions, StartOptions, Words, run_params
+from workerctl.api.pieces import Piece, Reader, StreamName, log_of, newest
+from workerctl.api.quantity import Duration
+from workerctl.api.result import MOST_OUTPUT, JobResult, ReadNewest
 from workerctl.wire import Connection
 from workerd import errors, fdpass, protocol
-from workerd.events import Event
-from workerd.job import Job, JobSpec, Limits, State
+from workerd.job import Job, JobSpec, Limits, Reason, State
 from workerd.output import Log
-from workerd.protocol import METHODS, Params
+from workerd.protocol import Params
 
 T = TypeVar("T")
 Received = list[int]
 """descriptors, the caller's to close (`list` itself is a method below)"""
 
-_answers = msgspec.json.Decoder(protocol.Response)
-
-
 class Client:
     """A connection to workerd: at `socket_path`, else $WORKERD_SOCKET, else the system's."""
 
     def __init__(self, socket_path: str | None = None) -> None:
-        self._connection = Connection(socket_path)
+        self._path = socket_path
+        self._connection: Connection | None = Connection(socket_path)
+        self._busy = threading.Lock()
 
     def __enter__(self) -> Client:
         return self
@@ -44,158 +59,258 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._connection.close()
+        """May be called twice; a call after it connects again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    # ── any method of the protocol ──
 
     def call(self, method: str, params: Params) -> Any:
         """The result, as the struct that METHODS names for the method."""
-        number = self._send(method, params, ())
-        return _result(method, number, self._connection.receive())
+        with self._connected() as connection:
+            number = _send(connection, method, params, ())
+            return self._taken(method, number, connection.receive())
 
     def call_with_fds(self, method: str, params: Params, fds: Sequence[int] = ()) -> tuple[Any, Received]:
         """As `call`, with descriptors: `fds` go along and stay the caller's, those
         that come back are the caller's to close."""
-        number = self._send(method, params, fds)
-        line, received = self._connection.receive_with_fds(protocol.MAX_FDS)
+        with self._connected() as connection:
+            number = _send(connection, method, params, fds)
+            line, received = connection.receive_with_fds(protocol.MAX_FDS)
         try:
-            result = _result(method, number, line)
-            if getattr(result, "fds", 0) != len(received):
-                raise errors.ConnectionFailed(f"{method} gave {len(received)} descriptors in place of {result.fds}")
+            result = self._taken(method, number, line)
+            answers.check_fds(method, result, received)
         except BaseException:
             fdpass.close_all(received)
             raise
         return result, received
 
-    def run(self, spec: JobSpec, env: dict[str, str] | None = None, *, stdin: int | None = None) -> protocol.RunResult:
-        """Starts a job; `stdin` is a descriptor for its standard input. Raises
-        StartFailed (CommandNotFound, CannotExecute) where the command did not run."""
-        params = protocol.RunParams(spec, env or {}, stdin=stdin is not None, fds=0 if stdin is None else 1)
-        result, _ = self.call_with_fds("job.run", params, () if stdin is None else (stdin,))
-        return _typed(result, protocol.RunResult)
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """For one exchange; where that breaks off, an answer may still come: nobody is to
+        take it for the next one's."""
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("a Client serves one thread at a time: make one in each thread, or use an AsyncClient")
+        try:
+            if self._connection is None:
+                self._connection = Connection(self._path)
+            yield self._connection
+        except errors.WorkerError as error:
+            if isinstance(error, errors.ConnectionFailed):
+                self.close()
+            raise
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._busy.release()
 
-    def status(self, job: str) -> Job:
-        return _typed(self.call("job.status", protocol.JobParams(job)), Job)
+    def _taken(self, method: str, number: int, line: bytes) -> Any:
+        answer = answers.decoded(line)
+        if answer.id != number:
+            self.close()  # without an id: workerd could not read the request, and hangs up
+        if answer.id not in (number, None):
+            raise errors.ConnectionFailed("workerd answers something that was not asked")
+        return answers.result_of(method, answer)
 
-    def list(self, *, all: bool = False, states: Sequence[State] = ()) -> Iterator[Job]:
-        """The jobs, newest first; fetched as they are taken."""
+    def _ask(self, ask: Ask[T]) -> T:
+        result = self.call(ask.method, ask.params)
+        assert isinstance(result, ask.result)
+        return result
+
+    # ── jobs ──
+
+    @overload
+    def run(self, command: JobSpec, **options: Unpack[StartOptions]) -> protocol.RunResult: ...
+    @overload
+    def run(self, command: Words, **options: Unpack[RunOptions]) -> protocol.RunResult: ...
+    def run(self, command: JobSpec | Words, **options: Any) -> protocol.RunResult:
+        """Starts a job; answers when its command runs, or the job is queued. `command` is
+        a list of words, or a whole JobSpec. Raises StartFailed (CommandNotFound,
+        CannotExecute) where the command did not run, PolicyExceeded, InvalidParams."""
+        params = run_params(command, options)
+        fds = stdin.opened(options.get("stdin"))
+        try:
+            result, _ = self.call_with_fds("job.run", params, fds)
+        finally:
+            fdpass.close_all(fds)
+        assert isinstance(result, protocol.RunResult)
+        return result
+
+    def status(self, job: JobRef) -> Job:
+        return self._ask(asks.status(job))
+
+    def list(
+        self,
+        *,
+        all: bool = False,
+        states: Iterable[State | str] = (),
+        labels: Mapping[str, str | None] | None = None,
+    ) -> Iterator[Job]:
+        """The jobs, newest first, fetched as they are taken: those not finished, or `all`,
+        or those in one of `states`; with all of `labels` (None: with any value)."""
         before: str | None = None
         while True:
-            params = protocol.ListParams(all=all, states=tuple(states), before=before)
-            answer = _typed(self.call("job.list", params), protocol.ListResult)
+            answer = self._ask(asks.page(all=all, states=states, labels=labels or {}, before=before))
             yield from answer.jobs
             if (before := answer.next) is None:
                 return
 
-    def wait(self, jobs: Sequence[str], *, any: bool = False, timeout: int | None = None) -> protocol.WaitResult:
-        """Until all are finished (or any is), or `timeout` microseconds are over."""
-        return _typed(
-            self.call("job.wait", protocol.WaitParams(tuple(jobs), any=any, timeout=timeout)), protocol.WaitResult
-        )
+    @overload
+    def wait(self, jobs: JobRef, *, timeout: Duration | None = None) -> Job: ...
+    @overload
+    def wait(self, jobs: JobRefs, *, any: bool = False, timeout: Duration | None = None) -> protocol.WaitResult: ...
+    def wait(
+        self, jobs: JobRef | JobRefs, *, any: bool = False, timeout: Duration | None = None
+    ) -> Job | protocol.WaitResult:
+        """Of one job: until it is finished; the job. Raises TimeoutError. Of several: until
+        all are (or any is), or the time is over; which are finished, and which are not."""
+        result = self._ask(asks.wait(jobs, any=any, timeout=timeout))
+        return result if asks.is_several(jobs) else asks.only(result)
 
-    def stop(self, job: str, *, signal: int | None = None, grace: int | None = None) -> Job:
-        """Stop signal, `grace` microseconds, SIGKILL; returns when it is finished."""
-        return _typed(self.call("job.stop", protocol.StopParams(job, signal=signal, grace=grace)), Job)
+    def result(self, job: JobRef, *, timeout: Duration | None = None) -> JobResult:
+        """Waits for one job; its exit code and output. Raises TimeoutError."""
+        return JobResult(self.wait(job, timeout=timeout), newest_of(self._path))
 
-    def kill(self, job: str, signal: int = 9, *, all: bool = False) -> Job:
-        return _typed(self.call("job.kill", protocol.KillParams(job, signal=signal, all=all)), Job)
+    def stop(self, job: JobRef, *, signal: int | None = None, grace: Duration | None = None) -> Job:
+        """Stop signal, `grace`, SIGKILL; returns when it is finished."""
+        return self._ask(asks.stop(job, signal, grace))
 
-    def pause(self, job: str) -> Job:
-        return _typed(self.call("job.pause", protocol.JobParams(job)), Job)
+    def kill(self, job: JobRef, signal: int = 9, *, all: bool = False) -> Job:
+        """A signal to the command, or to `all` processes of the job."""
+        return self._ask(asks.kill(job, signal, all=all))
 
-    def resume(self, job: str) -> Job:
-        return _typed(self.call("job.resume", protocol.JobParams(job)), Job)
+    def pause(self, job: JobRef) -> Job:
+        """Freezes all its processes."""
+        return self._ask(asks.pause(job))
 
-    def update(self, job: str, limits: Limits, *, lift: Sequence[str] = (), timeout: int | None = None) -> Job:
-        """Other limits: all of them, or none where one is refused."""
-        return _typed(self.call("job.update", protocol.UpdateParams(job, limits, tuple(lift), timeout)), Job)
+    def resume(self, job: JobRef) -> Job:
+        return self._ask(asks.resume(job))
 
-    def rerun(self, job: str) -> protocol.RunResult:
-        return _typed(self.call("job.rerun", protocol.JobParams(job)), protocol.RunResult)
+    def update(
+        self,
+        job: JobRef,
+        limits: Limits | None = None,
+        *,
+        lift: Sequence[str] = (),
+        timeout: Duration | None = None,
+        **more: Unpack[LimitOptions],
+    ) -> Job:
+        """Other limits: all of them, or none where one is refused. `lift` names fields of
+        Limits that are to be no limit any more; a `timeout` of 0 lifts that."""
+        return self._ask(asks.update(job, limits, more, lift, timeout))
 
-    def rename(self, job: str, name: str | None) -> Job:
-        return _typed(self.call("job.rename", protocol.RenameParams(job, name)), Job)
+    def rerun(self, job: JobRef) -> protocol.RunResult:
+        """The same again, as a new job."""
+        return self._ask(asks.rerun(job))
 
-    def remove(self, job: str, *, force: bool = False) -> Job:
+    def rename(self, job: JobRef, name: str | None) -> Job:
+        return self._ask(asks.rename(job, name))
+
+    def remove(self, job: JobRef, *, force: bool = False) -> Job:
         """Forget a finished job; with `force`, stop it first. The job as it was."""
-        return _typed(self.call("job.remove", protocol.RemoveParams(job, force)), Job)
+        return self._ask(asks.remove(job, force=force))
 
-    def open_output(self, job: str) -> Log:
-        """The job's log, to be read at file speed and to be closed by the caller."""
-        _, fds = self.call_with_fds("output.open", protocol.JobParams(job))
-        if len(fds) != 2:
-            fdpass.close_all(fds)
-            raise errors.ConnectionFailed(f"output.open gave {len(fds)} descriptors in place of 2")
-        return Log(*fds)
-
-    def wait_output(self, job: str, offset: int, *, timeout: int | None = None) -> protocol.OutputWaitResult:
-        """Until there is output past `offset`, or no more will come."""
-        return _typed(
-            self.call("output.wait", protocol.OutputWaitParams(job, offset, timeout)), protocol.OutputWaitResult
+    def prune(
+        self,
+        *,
+        older_than: Duration | None = None,
+        keep: int | None = None,
+        reasons: Iterable[Reason | str] = (),
+        labels: Mapping[str, str | None] | None = None,
+        dry_run: bool = False,
+    ) -> protocol.PruneResult:
+        """Forget finished jobs that meet every condition given."""
+        return self._ask(
+            asks.prune(older_than=older_than, keep=keep, reasons=reasons, labels=labels or {}, dry_run=dry_run)
         )
+
+    def exec(
+        self,
+        job: JobRef,
+        command: Words,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: int | None = None,
+        stdout: int = 1,
+        stderr: int = 2,
+    ) -> Command:
+        """One more command inside a running job, on the caller's descriptors. `env` comes
+        on top of the job's own."""
+        ask = asks.execute(job, command, env, cwd, stdin=stdin is not None)
+        fds = (stdout, stderr) if stdin is None else (stdin, stdout, stderr)
+        _, received = self.call_with_fds(ask.method, ask.params, fds)
+        return Command(received[0])
+
+    # ── output ──
+
+    def stream(
+        self, job: JobRef, *, stream: StreamName | None = None, start: int = 0, tail: int | None = None
+    ) -> Iterator[Piece]:
+        """What the job writes, as it comes, from the first byte kept to its last one; one
+        `stream` where that is named. Begins at the offset `start` (`piece.end` of the last
+        one to go on), or with the last `tail` lines. Other calls may be made meanwhile."""
+        job_id, log = self._open(job)
+        with Reader(log, start, stream, tail) as reader:
+            while True:
+                yield from reader.turn()
+                if reader.complete:
+                    return
+                if not reader.behind and self.wait_output(job_id, reader.offset).finished and reader.ended():
+                    return
+
+    def output(self, job: JobRef, stream: StreamName | None = None, *, most: int = MOST_OUTPUT) -> bytes:
+        """What there is now: the last `most` bytes of one stream, or of both as they came."""
+        return self.newest(job, stream, most)[0]
+
+    def newest(self, job: JobRef, stream: StreamName | None, most: int) -> tuple[bytes, bool]:
+        """As `output`, and whether there had been more before it."""
+        with self.open_output(job) as log:
+            return newest(log, stream, most)
+
+    def open_output(self, job: JobRef) -> Log:
+        """The job's log, to be read at file speed and to be closed by the caller."""
+        return self._open(job)[1]
+
+    def _open(self, job: JobRef) -> tuple[str, Log]:
+        ask = asks.open_output(job)
+        result, fds = self.call_with_fds(ask.method, ask.params)
+        return result.id, log_of(fds)
+
+    def wait_output(self, job: JobRef, offset: int, *, timeout: Duration | None = None) -> protocol.OutputWaitResult:
+        """Until there is output past `offset`, or no more will come, or the time is over."""
+        return self._ask(asks.wait_output(job, offset, timeout))
+
+    # ── the daemon ──
 
     def events(
-        self, cursor: str = "now", *, all: bool = False, jobs: Sequence[str] = (), follow: bool = True
+        self, cursor: str = "now", *, all: bool = False, jobs: Sequence[JobRef] = (), follow: bool = True
     ) -> EventStream:
-        """What happens to jobs (full ids; none: all) from now on, or behind a cursor. With
-        `all`, an admin gets everybody's. Without `follow`, only what there is by now."""
-        return EventStream(self, protocol.SubscribeParams(cursor, all, tuple(jobs)), follow=follow)
+        """What happens to jobs (by full ids; none: all) from now on, behind a cursor, or from
+        the `first` that is kept. With `all`, an admin gets everybody's. Without `follow`,
+        only what there is by now. Other calls may be made between two events."""
+        return EventStream(self._ask, asks.subscription(cursor, all=all, jobs=jobs), follow=follow)
 
     def info(self) -> protocol.InfoResult:
-        return _typed(self.call("daemon.info", protocol.InfoParams()), protocol.InfoResult)
-
-    def _send(self, method: str, params: Params, fds: Sequence[int]) -> int:
-        number = self._connection.next_id()
-        line = protocol.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-        self._connection.send(line, fds)
-        return number
+        return self._ask(asks.info())
 
 
-class EventStream(Iterator[Event]):
-    """Blocks for the next event. Made, it misses nothing that happens from then on, however
-    slowly it is read; where events are gone all the same, a `gap` stands for them."""
+def newest_of(socket_path: str | None) -> ReadNewest:
+    """Reads over a connection made for it: usable from any thread, at any time."""
 
-    def __init__(self, client: Client, params: protocol.SubscribeParams, *, follow: bool) -> None:
-        self.cursor = params.cursor
-        """behind the event that was given last: to go on from, on a new connection too"""
-        self._client = client
-        self._params = params
-        self._follow = follow
-        self._events: deque[Event] = deque()
-        self._next, self._more = params.cursor, True
-        self._ask(0)
+    def read(job: str, stream: StreamName | None, most: int) -> tuple[bytes, bool]:
+        with Client(socket_path) as client:
+            try:
+                return client.newest(job, stream, most)
+            except errors.WrongState:
+                return b"", False  # it never ran
 
-    def __next__(self) -> Event:
-        while not self._events:
-            self.cursor = self._next
-            if not self._follow and not self._more:
-                raise StopIteration
-            self._ask(None if self._follow else 0)
-        event = self._events.popleft()
-        self.cursor = event.cursor
-        return event
-
-    def _ask(self, timeout: int | None) -> None:
-        params = msgspec.structs.replace(self._params, cursor=self._next, timeout=timeout)
-        answer = _typed(self._client.call("events.subscribe", params), protocol.SubscribeResult)
-        self._events.extend(answer.events)
-        self._next, self._more = answer.next, answer.more
-        if not answer.events:
-            self.cursor = answer.next
+    return read
 
 
-def _typed(result: object, kind: type[T]) -> T:
-    assert isinstance(result, kind)
-    return result
-
-
-def _result(method: str, number: int, line: bytes) -> Any:
-    try:
-        answer = _answers.decode(line)
-        if answer.id not in (number, None):
-            raise errors.ConnectionFailed("workerd answers something that was not asked")
-        if answer.error is not UNSET:
-            raise protocol.error_from(answer.error)
-        if answer.result is UNSET:
-            raise errors.ConnectionFailed("workerd's answer has neither a result nor an error")
-        return msgspec.json.decode(answer.result, type=METHODS[method].result)
-    except msgspec.DecodeError as error:
-        raise errors.ConnectionFailed(f"this is not workerd's answer, or not of this version: {error}") from error
+def _send(connection: Connection, method: str, params: Params, fds: Sequence[int]) -> int:
+    number = connection.next_id()
+    connection.send(answers.encoded(number, method, params), fds)
+    return number

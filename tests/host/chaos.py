@@ -195,7 +195,7 @@ class Chaos:
             with contextlib.suppress(errors.NotRunning, errors.Unavailable):
                 try:
                     with Client(str(self.daemon.socket)) as client:
-                        asked.id = client.run(spec, ENV).id
+                        asked.id = client.run(spec, env=ENV).id
                 except errors.StartFailed as error:
                     asked.refused = str(error)
                 except (errors.ConnectionFailed, OSError) as error:

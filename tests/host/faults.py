@@ -182,7 +182,7 @@ class Faults:
         while asked.id is not None and not self._hung:
             with contextlib.suppress(errors.ConnectionFailed, OSError, errors.InternalError, errors.Exhausted):
                 with self._client() as client:
-                    client.wait([asked.id], timeout=int(PATIENCE * 1e6))
+                    client.wait([asked.id], timeout=PATIENCE)
                 return
             self._ensure()
 
@@ -235,7 +235,7 @@ class Faults:
             jobs: list[Job] = list(client.call("job.list", params).jobs)
             if jobs and asked.id is None and asked.refused is None:
                 # Nobody was told of it, and so nobody waited for it.
-                jobs = list(client.wait([jobs[0].id], timeout=int(PATIENCE * 1e6)).finished) or jobs
+                jobs = list(client.wait([jobs[0].id], timeout=PATIENCE).finished) or jobs
             if jobs and jobs[0].state is not State.FINISHED:
                 yield f"it is still {jobs[0].state}"
                 return

@@ -70,12 +70,12 @@ class Stepwise:
         job_id = None
         with contextlib.suppress(errors.ConnectionFailed, OSError), self._client() as client:
             spec = JobSpec(argv=("sh", "-c", script), cwd=str(self.work), labels={"tag": tag}, grace=200_000)
-            job_id = client.run(spec, ENV).id
+            job_id = client.run(spec, env=ENV).id
             if stop:
                 self._until_marked(tag)
                 client.stop(job_id)
             else:
-                client.wait([job_id], timeout=int(SECONDS * 1e6))
+                client.wait([job_id], timeout=SECONDS)
         return job_id
 
     def _until_marked(self, tag: str) -> None:
@@ -95,7 +95,7 @@ class Stepwise:
                 if stop and job.state is not State.FINISHED:
                     client.stop(job.id)  # the daemon may have died before it recorded the wish
             ids = [job.id for job in jobs]
-            jobs = list(client.wait(ids, timeout=int(SECONDS * 1e6)).finished) if ids else []
+            jobs = list(client.wait(ids, timeout=SECONDS).finished) if ids else []
             wrong = self._judge(tag, job_id, jobs)
             for job in jobs:
                 if job.reason is not Reason.START_FAILED:

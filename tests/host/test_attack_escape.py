@@ -111,7 +111,7 @@ class TestDescriptors:
         def call() -> None:
             fd = os.open("/", flags)
             with attacker.daemon.client() as client:
-                client.run(JobSpec(argv=("ls", "/proc/self/fd/0/run")), ENV, stdin=fd)
+                client.run(JobSpec(argv=("ls", "/proc/self/fd/0/run")), env=ENV, stdin=fd)
 
         with pytest.raises(InvalidParams, match="a directory cannot be"):
             as_user(attacker.uid, call)

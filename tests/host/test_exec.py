@@ -58,7 +58,7 @@ class TestInput:
         )()
         try:
             with daemon.client() as client, pytest.raises(InvalidParams):
-                client.run(JobSpec(argv=("cat",)), ENV, stdin=fd)
+                client.run(JobSpec(argv=("cat",)), env=ENV, stdin=fd)
         finally:
             for one in (fd, master, slave):
                 os.close(one)

@@ -29,7 +29,7 @@ def status(daemon: Daemon, job_id: str) -> Job:
 def written(daemon: Daemon, job_id: str, past: int = 0) -> int:
     """Where its output ends, as soon as that is past this offset."""
     with daemon.client() as client:
-        return client.wait_output(job_id, past, timeout=20_000_000).end
+        return client.wait_output(job_id, past, timeout=20).end
 
 
 class TestPause:
@@ -120,7 +120,7 @@ class TestNames:
 
         def run() -> str:
             with daemon.client() as client:
-                return client.run(JobSpec(argv=("true",), name="same"), {"PATH": "/usr/bin:/bin"}).id
+                return client.run(JobSpec(argv=("true",), name="same")).id
 
         assert as_user(NOBODY, run) != job_id
         daemon.ctl("stop", "-t0", job_id)

@@ -84,7 +84,7 @@ class TestRoom:
             daemon.run("sleep", "1000")
             with daemon.client() as client, open("/dev/null") as null:
                 with pytest.raises(InvalidParams, match="standard input cannot wait"):
-                    client.run(JobSpec(argv=("true",)), ENV, stdin=null.fileno())
+                    client.run(JobSpec(argv=("true",)), env=ENV, stdin=null.fileno())
 
     def test_first_in_first_out_after_priority(self) -> None:
         with running(config=ONE_AT_A_TIME) as daemon:
@@ -180,7 +180,7 @@ class TestRoom:
             first = daemon.run("sleep", "1000")
             with daemon.client() as client:
                 spec = JobSpec(argv=("sh", "-c", "echo $SECRET"))
-                waiting = client.run(spec, {**ENV, "SECRET": "still here"}).id
+                waiting = client.run(spec, env={**ENV, "SECRET": "still here"}).id
             daemon.restart()
             assert status(daemon, waiting).state is State.QUEUED
             assert status(daemon, waiting).waits_for is not None

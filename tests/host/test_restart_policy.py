@@ -160,4 +160,4 @@ class TestWords:
         from workerd.job import JobSpec
 
         with daemon.client() as client, open("/dev/null") as null, pytest.raises(InvalidParams, match="there once"):
-            client.run(JobSpec(argv=("true",), restart=policy("always")), {}, stdin=null.fileno())
+            client.run(JobSpec(argv=("true",), restart=policy("always")), stdin=null.fileno())

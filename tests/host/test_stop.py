@@ -29,14 +29,14 @@ def status(daemon: Daemon, job_id: str) -> Job:
         return client.status(job_id)
 
 
-def stop(daemon: Daemon, job_id: str, grace: int | None = None) -> Job:
+def stop(daemon: Daemon, job_id: str, grace: float | None = None) -> Job:
     with daemon.client() as client:
         return client.stop(job_id, grace=grace)
 
 
 def ready(daemon: Daemon, job_id: str) -> None:
     with daemon.client() as client:
-        client.wait_output(job_id, 0, timeout=20_000_000)
+        client.wait_output(job_id, 0, timeout=20)
 
 
 def processes(daemon: Daemon, job_id: str) -> list[int]:
@@ -53,7 +53,7 @@ class TestNothingSurvives:
         time.sleep(0.5)
         pids = processes(daemon, job_id)
         assert len(pids) >= 2
-        job = stop(daemon, job_id, grace=300_000)
+        job = stop(daemon, job_id, grace=0.3)
         assert job.reason is Reason.STOPPED
         assert processes(daemon, job_id) == []
         for pid in pids:
@@ -79,7 +79,7 @@ class TestWhoAsks:
         ready(daemon, job_id)
         answers: list[Job] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(stop(daemon, job_id, grace=500_000))) for _ in range(5)
+            threading.Thread(target=lambda: answers.append(stop(daemon, job_id, grace=0.5))) for _ in range(5)
         ]
         for thread in threads:
             thread.start()
@@ -93,7 +93,7 @@ class TestWhoAsks:
     def test_a_shorter_grace_while_it_is_stopping_holds(self, daemon: Daemon) -> None:
         job_id = daemon.run("sh", "-c", STUBBORN)
         ready(daemon, job_id)
-        waiter = threading.Thread(target=lambda: stop(daemon, job_id, grace=3600_000_000))
+        waiter = threading.Thread(target=lambda: stop(daemon, job_id, grace=3600))
         waiter.start()
         deadline = time.monotonic() + 20
         while status(daemon, job_id).state is not State.STOPPING:
@@ -106,13 +106,13 @@ class TestWhoAsks:
     def test_a_longer_grace_does_not_put_it_off(self, daemon: Daemon) -> None:
         job_id = daemon.run("sh", "-c", STUBBORN)
         ready(daemon, job_id)
-        waiter = threading.Thread(target=lambda: stop(daemon, job_id, grace=1_000_000))
+        waiter = threading.Thread(target=lambda: stop(daemon, job_id, grace=1))
         waiter.start()
         deadline = time.monotonic() + 20
         while status(daemon, job_id).state is not State.STOPPING:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert stop(daemon, job_id, grace=3600_000_000).reason is Reason.STOPPED
+        assert stop(daemon, job_id, grace=3600).reason is Reason.STOPPED
         waiter.join(60)
 
     def test_stop_of_a_finished_job_is_its_end(self, daemon: Daemon) -> None:
@@ -142,7 +142,7 @@ class TestStarting:
                 while True:
                     try:
                         with daemon.client() as client:
-                            job = client.stop(name, grace=5_000_000)
+                            job = client.stop(name, grace=5)
                         break
                     except Exception as error:
                         assert "no such job" in str(error)
@@ -158,13 +158,13 @@ class TestRestartAmidTheGrace:
 
         def ask() -> None:
             with contextlib.suppress(Exception):
-                stop(own_daemon, job_id, grace=3_000_000)
+                stop(own_daemon, job_id, grace=3)
 
         asker = threading.Thread(target=ask)
         asker.start()
         # The signal comes once the stop is committed, and so survives the daemon.
         with own_daemon.client() as client:
-            client.wait_output(job_id, len("ready\n"), timeout=20_000_000)
+            client.wait_output(job_id, len("ready\n"), timeout=20)
         before = status(own_daemon, job_id).stop
         own_daemon.restart()
         asker.join(20)
@@ -178,13 +178,13 @@ class TestRestartAmidTheGrace:
 
         def ask() -> None:
             with contextlib.suppress(Exception):
-                stop(own_daemon, job_id, grace=600_000)
+                stop(own_daemon, job_id, grace=0.6)
 
         asker = threading.Thread(target=ask)
         asker.start()
         # The signal comes once the stop is committed, and so survives the daemon.
         with own_daemon.client() as client:
-            client.wait_output(job_id, len("ready\n"), timeout=20_000_000)
+            client.wait_output(job_id, len("ready\n"), timeout=20)
         own_daemon.kill()
         asker.join(20)
         time.sleep(0.7)

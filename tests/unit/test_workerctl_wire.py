@@ -229,8 +229,8 @@ class TestClient:
         fake.answers["job.wait"] = lambda params: protocol.WaitResult((job,))
         fake.answers["job.list"] = lambda params: protocol.ListResult((job,))
         fake.answers["output.wait"] = lambda params: protocol.OutputWaitResult(0, 5, True)
-        assert client.status("a") == client.stop("a", grace=1) == client.kill("a", 15) == job
-        assert client.wait(["a"], any=True, timeout=5).finished == (job,)
+        assert client.status("a") == client.stop("a", grace=0.000001) == client.kill("a", 15) == job
+        assert client.wait(["a"], any=True, timeout="5us").finished == (job,)
         assert list(client.list(all=True, states=[State.FINISHED])) == [job]
         assert client.wait_output("a", 0).end == 5
         assert fake.asked("job.stop") == [protocol.StopParams("a", grace=1)]

@@ -1,0 +1,1 @@
+"""What `from workerctl import Client, AsyncClient, CommandExecutor` is made of."""
