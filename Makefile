@@ -8,6 +8,8 @@ WHEELHOUSE ?=
 PYTHON ?=
 # The Python versions that `make wheelhouse` fetches wheels for.
 WHEEL_PYTHONS ?= 3.11
+# The Python versions that the Debian package works with.
+DEB_PYTHONS ?= 3.11 3.12 3.13
 PURGE ?=
 FUZZ_RUNS ?= 10000000
 FUZZ_REQUESTS ?= 1000000
@@ -17,7 +19,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 INIT_SOURCES := $(wildcard workerd/init/*.c workerd/init/*.h)
-SCRIPTS := $(wildcard scripts/*) .ci/run workerctl/completing/scripts/workerctl.bash
+SCRIPTS := $(wildcard scripts/*) .ci/run workerctl/completing/scripts/workerctl.bash \
+    $(addprefix packaging/deb/,postinst prerm postrm rtupdate)
 PYTHON_SOURCES := $(wildcard workerd/*.py workerctl/*.py)
 
 # Cases and options of `make bench`
@@ -26,7 +29,7 @@ BENCH ?=
 # Options of `make chaos`: --kills N --jobs N --minutes N --seed N
 CHAOS ?=
 
-.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo wheel wheelhouse install uninstall clean
+.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo wheel wheelhouse deb deb-lint install uninstall clean
 
 help: ## This list
 	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
@@ -100,6 +103,14 @@ wheelhouse: wheel ## The wheel and all it depends on, in dist/wheelhouse/
 	    $(BIN)/pip download -qq --python-version $$version --only-binary :all: \
 	        --find-links dist/wheelhouse --dest dist/wheelhouse "$$(echo dist/worker_jobs-*.whl)[daemon]" || exit 1; \
 	done
+
+deb: venv ## A Debian package in dist/, for Debian 12 and 13; WHEELHOUSE=DIR where there is no package index
+	[ -n "$(WHEELHOUSE)" ] || $(MAKE) --no-print-directory wheelhouse WHEEL_PYTHONS="$(DEB_PYTHONS)"
+	PYTHON=$(BIN)/python PYTHONS="$(DEB_PYTHONS)" WHEELHOUSE="$(or $(WHEELHOUSE),dist/wheelhouse)" scripts/deb
+
+deb-lint: deb ## lintian on it
+	scripts/bootstrap deb
+	lintian --allow-root --fail-on error,warning dist/worker-jobs_*.deb
 
 install: ## Install under PREFIX; over a running worker it is an upgrade, and jobs go on
 	scripts/install

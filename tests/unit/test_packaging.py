@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import workerd
-from tests.packages import NO_COMPILER, ROOT, build, copy_tree, run
+from tests.packages import NO_COMPILER, ROOT, build, copy_tree, empty_wheel, run
 from workerd import config
 
 BINARY = "workerd/init/worker-init"
@@ -129,15 +129,6 @@ class TestBuildingWorkerInit:
         binary = Path(run(sys.executable, script, "--force", WORKER_INIT_CC="cc").strip())
         assert PT_INTERP not in segment_types(binary.read_bytes())
         assert run(binary, "version").startswith("worker-init ")
-
-
-def empty_wheel(folder: Path, name: str, version: str) -> None:
-    """A wheel with nothing in it, in place of a dependency."""
-    info = f"{name}-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
 
 
 class Make:
