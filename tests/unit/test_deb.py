@@ -64,6 +64,10 @@ class TestPackage:
         assert "\nExecStart=/usr/lib/worker/bin/workerd\n" in (units / "workerd.service").read_text()
         assert not [path for path in units.iterdir() if "/usr/local" in path.read_text()]
 
+    def test_has_completion_where_debians_shells_look(self, members: dict[str, tarfile.TarInfo]) -> None:
+        places = "bash-completion/completions/workerctl", "zsh/vendor-completions/_workerctl"
+        assert {f"usr/share/{place}" for place in places} <= members.keys()
+
     def test_the_policy_is_a_configuration_file(self, unpacked: Path) -> None:
         assert (unpacked / "DEBIAN/conffiles").read_text() == "/etc/workerd/workerd.toml\n"
         assert (unpacked / "etc/workerd/workerd.toml").is_file()
