@@ -73,6 +73,18 @@ def put_lines(args: Args, values: Sequence[dict[str, Any]], derived: Derived | N
     stdio.put("".join(template.fill(value, escape) + "\n" for value in values))
 
 
+def put_objects(values: Sequence[dict[str, Any]]) -> None:
+    """One a line, on a terminal too, and there in ASCII alone."""
+    if stdio.is_terminal(stdio.STDOUT):
+        import json
+
+        stdio.put("".join(json.dumps(value) + "\n" for value in values))
+        return
+    from workerctl import plainjson
+
+    stdio.write_all(stdio.STDOUT, b"".join(plainjson.dumps(value) + b"\n" for value in values))
+
+
 def escaping() -> Callable[[str], str]:
     """What is done to a value: made harmless on a terminal, untouched in a pipe."""
     if not stdio.is_terminal(stdio.STDOUT):

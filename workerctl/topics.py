@@ -48,6 +48,9 @@ alternative; different keys must all match, and so must all labels.
 
   workerctl ps --filter state=running --filter state=paused
   workerctl ps --filter reason=oom --filter name='nightly-*'
+
+Of events there are besides kind=KIND (state, retry, oom, limit, renamed,
+updated, removed); label and command are not theirs.
 """,
     ),
     "json": (

@@ -80,7 +80,12 @@ def changes(before: Job | None, after: Job, time: int, used: Usage | None = None
     job; `used` is what its last try had used, where it is to be tried again."""
     if before is None:
         return (_of_state(after, time),)
-    found = list(_counted(before, after, used or after.usage, time))
+    found = []
+    if before.state is State.STARTING and _ran(before, after):
+        # It began and ended while no daemon was there to see it.
+        before = msgspec.structs.replace(before, state=State.RUNNING)
+        found.append(_of_state(before, time))
+    found += _counted(before, after, used or after.usage, time)
     if after.restarts > before.restarts:
         found.append(_retry(after, time))
     elif after.state is not before.state:
@@ -102,6 +107,13 @@ def counts_of(usage: Usage | None) -> tuple[int, int, int]:
     if usage is None:
         return 0, 0, 0
     return usage.oom_kills or 0, usage.memory_max_hits or 0, usage.pids_max_hits or 0
+
+
+def _ran(before: Job, after: Job) -> bool:
+    """Whether the command of a job that was starting has run, and ended by now."""
+    if after.restarts > before.restarts:
+        return after.tries[-1].started is not None
+    return after.state is State.FINISHED and after.started is not None
 
 
 def _counted(before: Job, after: Job, used: Usage | None, time: int) -> list[Event]:

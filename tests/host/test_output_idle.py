@@ -37,10 +37,12 @@ def calls(pid: int, seconds: float = SECONDS) -> str:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 class TestIdle:
-    def test_a_follower_and_the_daemon_and_pid_1_make_no_calls(self, own_daemon: Daemon) -> None:
+    def test_a_follower_a_subscriber_the_daemon_and_pid_1_make_no_calls(self, own_daemon: Daemon) -> None:
         job_id = own_daemon.run("sh", "-c", "echo begin; sleep 1000")
-        command = [sys.executable, "-m", "workerctl", "--socket", str(own_daemon.socket), "out", "-f", job_id]
-        follower = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0)
+        command = [sys.executable, "-m", "workerctl", "--socket", str(own_daemon.socket)]
+        follower = subprocess.Popen([*command, "out", "-f", job_id], cwd=ROOT, stdout=subprocess.PIPE, bufsize=0)
+        subscriber = subprocess.Popen([*command, "events", "--json"], cwd=ROOT, stdout=subprocess.PIPE, bufsize=0)
+        assert subscriber.stdout is not None
         assert follower.stdout is not None and own_daemon.process is not None
         try:
             assert follower.stdout.read(6) == b"begin\n"
@@ -49,13 +51,17 @@ class TestIdle:
                 init = client.status(job_id).pid
             assert init is not None
             time.sleep(6)  # the thread that looked at the cgroup is idle again
-            idle = {"follower": follower.pid, "PID 1": init, "daemon": own_daemon.process.pid}
+            idle = {"follower": follower.pid, "subscriber": subscriber.pid}
+            idle |= {"PID 1": init, "daemon": own_daemon.process.pid}
             with ThreadPoolExecutor(len(idle)) as threads:
                 found = dict(zip(idle, threads.map(calls, idle.values()), strict=True))
+            own_daemon.ctl("pause", job_id)
+            assert b'"state":"paused"' in subscriber.stdout.readline()
         finally:
-            follower.kill()
-            follower.communicate(timeout=30)
-        assert found == {"follower": "", "PID 1": "", "daemon": ""}
+            for process in (follower, subscriber):
+                process.kill()
+                process.communicate(timeout=30)
+        assert found == dict.fromkeys(idle, "")
 
     def test_a_poller_would_be_found(self) -> None:
         poller = subprocess.Popen([sys.executable, "-c", "import time\nwhile True: time.sleep(0.5)"])

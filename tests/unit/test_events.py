@@ -38,6 +38,17 @@ class TestChanges:
             5,
         )
 
+    def test_what_ran_and_ended_unseen_did_run(self) -> None:
+        ended = job(State.FINISHED, reason=Reason.EXITED, exit_code=0, started=2, usage=Usage(oom_kills=1))
+        found = changes(job(State.STARTING), ended, 5)
+        assert [(event.kind, event.state) for event in found] == [
+            (EventKind.STATE, State.RUNNING),
+            (EventKind.OOM, State.RUNNING),
+            (EventKind.STATE, State.FINISHED),
+        ]
+        retried = job(State.QUEUED, restarts=1, tries=(Try(Reason.EXITED, 4, started=2),))
+        assert kinds(job(State.STARTING), retried) == ["state", "retry"]
+
     def test_what_changes_nothing_that_is_told_makes_no_event(self) -> None:
         assert changes(job(), job(pid=17, warnings=("w",)), 5) == ()
 

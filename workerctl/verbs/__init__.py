@@ -23,6 +23,7 @@ VERBS = {
     "status": "show all about a job",
     "top": "watch running jobs live",
     "stats": "show what running jobs use by the second",
+    "events": "show what happens to jobs, as it happens",
     "inspect": "show all about jobs as JSON, or as a command of other programs",
     "explain": "say why a job ended so, and what to change",
     "out": "show a job's output",

@@ -8,7 +8,7 @@ from workerctl import stdio
 from workerctl.filters import FILTER
 from workerctl.options import Args, Option, UsageError, Verb
 from workerctl.rates import Rates
-from workerctl.shape import FORMAT, check, put_lines
+from workerctl.shape import FORMAT, check, put_lines, put_objects
 from workerctl.wire import Connection
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -116,7 +116,7 @@ def _show(args: Args, rows: list[dict[str, Any]], *, programs: bool) -> None:
         if args.has("format"):
             put_lines(args, timed)
         else:
-            _put_objects(timed)
+            put_objects(timed)
         return
     from workerctl.accounts import user_name
     from workerctl.statstable import figures
@@ -130,18 +130,6 @@ def _show(args: Args, rows: list[dict[str, Any]], *, programs: bool) -> None:
     # Over what is there, line by line, and no more than fits: nothing flickers.
     height = max(2, os.get_terminal_size(stdio.STDOUT).lines or 24)
     stdio.put("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in _table(shown)[: height - 1]) + "\x1b[J")
-
-
-def _put_objects(rows: list[dict[str, Any]]) -> None:
-    """One a line, on a terminal too, and there in ASCII alone."""
-    if stdio.is_terminal(stdio.STDOUT):
-        import json
-
-        stdio.put("".join(json.dumps(row) + "\n" for row in rows))
-        return
-    from workerctl import plainjson
-
-    stdio.write_all(stdio.STDOUT, b"".join(plainjson.dumps(row) + b"\n" for row in rows))
 
 
 def _table(rows: list[dict[str, str]]) -> list[str]:
