@@ -29,7 +29,7 @@ BENCH ?=
 # Options of `make chaos`: --kills N --jobs N --minutes N --seed N
 CHAOS ?=
 
-.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo wheel wheelhouse deb deb-lint install uninstall clean
+.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo tour pictures figures wheel wheelhouse deb deb-lint install uninstall clean
 
 help: ## This list
 	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
@@ -78,6 +78,18 @@ bench: venv init ## Figures, each beside its peers; BENCH="launch rpc" for some 
 bench-check: venv init ## Compare the ratios of a short run with those in docs/performance.json
 	scripts/bootstrap bench
 	$(BIN)/python tests/bench --check
+
+tour: venv init ## Type the commands of docs/tour.md in the virtual machine, write what they print
+	$(BIN)/python -m tools.tour
+
+pictures: venv init ## docs/pictures/*.svg, from workerctl at work in the virtual machine
+	$(BIN)/python -m tools.pictures
+
+figures: docs/figures/architecture.svg ## docs/figures/*.svg, from their text, with Graphviz
+
+docs/figures/%.svg: docs/figures/%.dot
+	scripts/bootstrap figures
+	dot -Tsvg $< -o $@
 
 venv: $(VENV)/.made ## .venv with the editable install and the developers' tools
 

@@ -30,3 +30,28 @@ def fitted(text: str, width: int, *, right: bool = False, dots: str = "…") -> 
 
         kept = set_cell_size(text, max(0, width - len(dots)))
     return (kept + dots)[:width] if text.isascii() else kept + dots[:width]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most so many columns, broken at spaces; within a word only where it is wider than a line."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and columns(line) + 1 + columns(word) <= width:
+            line += " " + word
+            continue
+        if line:
+            lines.append(line)
+        while columns(word) > width:
+            head = _beginning(word, width)
+            lines.append(head)
+            word = word[len(head) :]
+        line = word
+    return [*lines, line] if line or not lines else lines
+
+
+def _beginning(word: str, width: int) -> str:
+    """As many of its characters as fit, at least one."""
+    length = len(word)
+    while length > 1 and columns(word[:length]) > width:
+        length -= 1
+    return word[:length]

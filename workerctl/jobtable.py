@@ -1,15 +1,17 @@
 """`ps`: jobs as a table, one a line, fitted to the terminal.
 
-What must hold: on a terminal no line is wider than it, and a job's id and state are
-there at any width; in a pipe nothing is cut off. What matters least goes first.
+What must hold: on a terminal no line is wider than it, a job's id and state are there at
+any width, and what a job waits for is told whole, on a line of its own; in a pipe nothing
+is cut off, and every job is one line. What matters least goes first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich.console import OverflowMethod
+from rich.console import Group, OverflowMethod, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -23,10 +25,9 @@ from workerd.units import format_size
 GAP = 2
 LEAST_COMMAND = 20
 LONGEST_NAME = 20
-LONGEST_WAIT = 48
 BAR = 8
 """columns of a bar"""
-FIRST_TO_GO = ("BAR", "CPU", "USER", "AGE", "MEMORY", "NAME", "WAITS")
+FIRST_TO_GO = ("BAR", "CPU", "USER", "AGE", "MEMORY", "NAME")
 TITLES = {"BAR": ""}
 RIGHT = ("AGE", "CPU")
 
@@ -38,24 +39,45 @@ def draw_jobs(jobs: list[dict[str, Any]], *, whole: bool = False) -> None:
     draw(job_table(jobs, width, bars=terminal), whole=whole)
 
 
-def job_table(jobs: list[dict[str, Any]], width: int, *, bars: bool) -> Table:
+def job_table(jobs: list[dict[str, Any]], width: int, *, bars: bool) -> RenderableType:
     columns = {title: [cell(job) for job in jobs] for title, cell in COLUMNS.items()}
     for title in ("NAME", "WAITS", "BAR"):
         if all(cell.plain.strip(" -") == "" for cell in columns[title]) or (title == "BAR" and not bars):
             del columns[title]
+    reasons = columns.pop("WAITS", []) if width != UNBOUNDED else []
     widths = _fitted({title: _natural(title, cells, width) for title, cells in columns.items()}, width)
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    rows = list(zip(*(columns[title] for title in widths), strict=True))
+    return Group(*_with_reasons(widths, rows, reasons)) if reasons else _table(widths, rows)
+
+
+def _with_reasons(
+    widths: dict[str, int], rows: list[tuple[Text, ...]], reasons: list[Text]
+) -> Iterator[RenderableType]:
+    """The table in pieces, each of which ends with a job that waits."""
+    begin = 0
+    for place, reason in enumerate(reasons, 1):
+        if reason.plain != "-":
+            yield _table(widths, rows[begin:place], heading=begin == 0)
+            yield Padding(Text.assemble("waits: ", reason, style="dim"), (0, 0, 0, GAP))
+            begin = place
+    yield _table(widths, rows[begin:], heading=begin == 0)
+
+
+def _table(widths: dict[str, int], rows: list[tuple[Text, ...]], *, heading: bool = True) -> Table:
+    table = Table(
+        box=None, pad_edge=False, show_edge=False, show_header=heading, header_style="bold", padding=(0, GAP, 0, 0)
+    )
     for title, size in widths.items():
         justify = "right" if title in RIGHT else "left"
         table.add_column(TITLES.get(title, title), width=size, no_wrap=True, overflow=_cut(), justify=justify)  # type: ignore[arg-type]
-    for row in zip(*(columns[title] for title in widths), strict=True):
+    for row in rows:
         table.add_row(*row)
     return table
 
 
 def _natural(title: str, cells: list[Text], width: int) -> int:
     natural = max([len(TITLES.get(title, title)), *(cell.cell_len for cell in cells)])
-    longest = {"NAME": LONGEST_NAME, "USER": LONGEST_NAME, "WAITS": LONGEST_WAIT}.get(title, natural)
+    longest = {"NAME": LONGEST_NAME, "USER": LONGEST_NAME}.get(title, natural)
     return min(natural, longest) if width != UNBOUNDED else natural
 
 

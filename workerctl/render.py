@@ -8,7 +8,6 @@ things are fitted to its width; elsewhere nothing is cut off.
 from __future__ import annotations
 
 import io
-import os
 import time
 from typing import Any
 
@@ -60,10 +59,7 @@ def draw(thing: RenderableType, *, whole: bool = False) -> None:
 
 
 def terminal_width() -> int:
-    try:
-        return max(20, os.get_terminal_size(stdio.STDOUT).columns)
-    except OSError:
-        return 80
+    return max(20, stdio.width())
 
 
 def now() -> int:

@@ -79,6 +79,14 @@ def is_terminal(fd: int) -> bool:
     return os.isatty(fd)
 
 
+def width() -> int:
+    """Columns of the terminal that stdout is; 80 where that is not known."""
+    try:
+        return os.get_terminal_size(STDOUT).columns or 80
+    except OSError:
+        return 80
+
+
 def colour() -> bool:
     """Whether stdout may have colours (https://no-color.org)."""
     return is_terminal(STDOUT) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

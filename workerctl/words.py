@@ -149,6 +149,8 @@ def output(job: dict[str, Any]) -> str:
 def usage(job: dict[str, Any]) -> list[tuple[str, str]]:
     """What the job has used, as far as the host counts it."""
     used = job.get("usage") or {}
+    if job["state"] == "finished":  # what there was of it at the end means nothing any more
+        used = {name: figure for name, figure in used.items() if name not in ("memory_current", "pids_current")}
     rows = [("memory", _of_memory(used)), ("CPU", _of_cpu(used)), ("disk", _of_io(used)), ("processes", _of_pids(used))]
     rows.append(("stalled", _stalls(used)))
     return [(name, text) for name, text in rows if text]

@@ -16,6 +16,7 @@ from workerctl.complete import filled
 from workerctl.equivalent import PROGRAMS, Translation, translate
 from workerctl.equivalent.podman import block_weight, shares
 from workerd.job import (
+    After,
     IoLimit,
     Job,
     JobSpec,
@@ -24,6 +25,7 @@ from workerd.job import (
     MountKind,
     Net,
     OnTimeout,
+    Outcome,
     Protocol,
     Publish,
     Restart,
@@ -111,8 +113,9 @@ class TestTranslation:
             ("make", "$X"), cwd="/srv", name="b", timeout=90_000_000, limits=Limits(memory=1 << 28, cpus=0.5)
         )
         assert shlex.join(as_of("systemd-run", spec).words) == (
-            "systemd-run --unit=worker-b --uid=1000 --gid=1000 --working-directory=/srv --collect -p MemoryMax=256M "
-            "-p MemorySwapMax=0 -p CPUQuota=50% -p TimeoutStopSec=10 -p RuntimeMaxSec=90 -p ProtectSystem=strict "
+            "systemd-run --unit=worker-b --uid=1000 --gid=1000 --working-directory=/srv --collect "
+            "--service-type=exec -p MemoryMax=256M -p OOMPolicy=kill -p MemorySwapMax=0 -p CPUQuota=50% "
+            "-p TimeoutStopSec=10 -p RuntimeMaxSec=90 -p ProtectSystem=strict "
             "-p PrivateTmp=yes -p PrivateDevices=yes -p PrivateIPC=yes -p ProtectControlGroups=yes "
             "-p ReadWritePaths=/srv -p PrivateNetwork=yes -p NoNewPrivileges=yes -p UMask=0022 "
             "-p CapabilityBoundingSet= -p SystemCallFilter=@system-service -- make '$$X'"
@@ -121,10 +124,20 @@ class TestTranslation:
     def test_podman_in_full(self) -> None:
         spec = JobSpec(("make",), cwd="/srv", name="b", rootfs="/tree", limits=Limits(memory=1 << 20, swap=1 << 20))
         assert shlex.join(as_of("podman", spec).words) == (
-            "podman run --detach --user=1000:1000 --workdir=/srv --name=b --memory=1048576 --memory-swap=2097152 "
-            "--stop-timeout=10 --network=none --umask=0022 --security-opt=no-new-privileges --cap-drop=all "
-            "--rootfs /tree make"
+            "podman run --detach --init --user=1000:1000 --workdir=/srv --name=b --memory=1048576 "
+            "--memory-swap=2097152 --pids-limit=-1 --stop-timeout=10 --network=none --umask=0022 "
+            "--security-opt=no-new-privileges --cap-drop=all --rootfs /tree make"
         )
+
+    @pytest.mark.parametrize("program", PROGRAMS)
+    def test_what_it_waits_for_is_said_too(self, program: str) -> None:
+        waiting = as_of(program, PLAIN, state=State.QUEUED, after=(After("k3v9q2m7xd", Outcome.OK),))
+        assert any("k3v9q2m7xd" in sentence for sentence in waiting.without)
+        assert said(as_of(program, PLAIN, start_at=1_900_000_000_000_000)) != said(as_of(program, PLAIN))
+
+    def test_a_time_is_systemds_calendar(self) -> None:
+        words = as_of("systemd-run", PLAIN, start_at=1_900_000_000_500_000).words
+        assert "--on-calendar=2030-03-17 17:46:40 UTC" in words
 
     @pytest.mark.parametrize("weight", [1, 2, 50, 100, 101, 9_999, 10_000])
     def test_podmans_weights_give_the_same_in_the_kernel(self, weight: int) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from tests.unit.workerctl_fakes import FakeWorkerd, LogWriter, environment, make_job
+from tests.unit.workerctl_fakes import FakeWorkerd, LogWriter, ctl, environment, make_job
 from workerctl import words
 from workerctl.escape import Painter, quoted, visible
-from workerd import protocol
+from workerd import errors, protocol
 from workerd.job import IoLimit, Job, JobSpec, Limits, Reason, StartError, State, Usage
 
 HOSTILE = "\x1b[2J\x1b]0;t\x07\r\n\x9b31m\u202eevil\u2066[red]x[/red]\u2028\x00\x7f"
@@ -189,11 +189,28 @@ JOBS = (
 )
 
 
+WAITING = make_job(
+    id="q1w2e3r4t5",
+    state=State.QUEUED,
+    spec=JobSpec(("sh", "-c", "x" * 200), name="late", limits=Limits(memory=1 << 28)),
+    started=None,
+    finished=None,
+    reason=None,
+    exit_code=None,
+    waits_for="memory 256M is more than the 32M left of your total of 2G" + HOSTILE,
+)
+
+
+def never_ran(params: object) -> None:
+    raise errors.WrongState("it never ran")
+
+
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[FakeWorkerd]:
     made = FakeWorkerd(tmp_path / "sock")
     made.answers["job.list"] = lambda params: protocol.ListResult(JOBS)
     made.answers["job.status"] = lambda params: next(job for job in JOBS if job.id == params.id)
+    made.answers["output.wait"] = never_ran
     yield made
     made.close()
 
@@ -223,7 +240,7 @@ def on_terminal(fake: FakeWorkerd, columns: int, *command: str, **env: str) -> s
 
 class TestTerminal:
     @pytest.mark.parametrize("columns", [20, 35, 50, 80, 200])
-    @pytest.mark.parametrize("command", [["ps"], ["status", *(job.id for job in JOBS)]])
+    @pytest.mark.parametrize("command", [["ps"], ["status", *(job.id for job in JOBS)], ["explain", JOBS[1].id]])
     def test_no_line_is_wider_and_nothing_hostile_gets_through(
         self, fake: FakeWorkerd, columns: int, command: list[str]
     ) -> None:
@@ -238,6 +255,35 @@ class TestTerminal:
         assert lines[0].startswith("ID") and "COMMAND" in lines[0] and "STATE" in lines[0]
         for job, line in zip(JOBS, lines[1:], strict=True):
             assert line.startswith(job.id) and words.short_state(plain(job)) in line
+
+    @pytest.mark.parametrize("columns", [30, 80, 110])
+    def test_what_a_job_waits_for_is_told_whole_and_costs_no_column(self, fake: FakeWorkerd, columns: int) -> None:
+        fake.answers["job.list"] = lambda params: protocol.ListResult((JOBS[0], WAITING, JOBS[1]))
+        text = on_terminal(fake, columns, "ps", NO_COLOR="1")
+        lines = text.splitlines()
+        assert max(map(cell_len, lines)) <= columns and not set("\x1b\x07\u202e") & set(text)
+        assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["ID", *(
+            job.id for job in (JOBS[0], WAITING, JOBS[1])
+        )]
+        told = "".join(line.strip() for line in lines if line.startswith(" ")).replace(" ", "")
+        assert told.startswith("waits:memory256Mismorethanthe32Mleftofyourtotalof2G")
+        if columns >= 110:
+            assert all(title in lines[0] for title in ("NAME", "USER", "AGE", "MEMORY"))
+
+    def test_in_a_pipe_it_is_a_column_and_each_job_a_line(self, fake: FakeWorkerd) -> None:
+        fake.answers["job.list"] = lambda params: protocol.ListResult((WAITING, JOBS[0]))
+        lines = ctl(fake, "ps").out.decode().splitlines()
+        assert len(lines) == 3 and "WAITS" in lines[0] and "left of your total" in lines[1]
+
+    def test_explain_tears_no_word_and_keeps_the_command_on_one_line(self, fake: FakeWorkerd) -> None:
+        spec = JobSpec(("sh", "-c", "a\n\x1b[2J" + "b" * 90), limits=Limits(memory=1 << 25))
+        killed = make_job(reason=Reason.OOM, exit_code=None, signal=9, spec=spec)
+        fake.answers["job.status"] = lambda params: killed
+        lines = on_terminal(fake, 40, "explain", killed.id, NO_COLOR="1").splitlines()
+        assert " ".join(lines).startswith(f"{killed.id}: the kernel killed it: it needed more memory than")
+        assert lines[-1] == "\\x1b[2J" + "b" * 90 + "'" and lines[-2].endswith("-- sh -c 'a")
+        piped = ctl(fake, "explain", killed.id).out.decode()
+        assert "\x1b[2J" in piped and "\x1b[1m" not in piped
 
     def test_markup_is_text(self, fake: FakeWorkerd) -> None:
         assert "[red]x[/red]" in on_terminal(fake, 3000, "ps")

@@ -38,9 +38,14 @@ def translate(job: dict[str, Any], program: str) -> Translation:
     raise UsageError(f"--as {program}: choose {' or '.join(PROGRAMS)}")
 
 
-def scarce(spec: dict[str, Any], program: str) -> list[str]:
+def scarce(job: dict[str, Any], program: str) -> list[str]:
     """What neither program has."""
-    without = []
+    spec = job["spec"]
+    without = [
+        f"{program} waits for the end of nothing, and knows of no outcome: start it when {condition['id']} has ended"
+        f"{'' if condition['outcome'] == 'any' else ' so'} (--after)"
+        for condition in job["after"]
+    ]
     if spec.get("cpu_time"):
         without.append(f"{program} has no limit on the CPU time of all processes together (--cpu-time)")
     if spec.get("timeout") and spec.get("on_timeout") == "pause":

@@ -24,11 +24,12 @@ IO = (
 
 def translate(job: dict[str, Any]) -> Translation:
     spec = job["spec"]
-    words = ["podman", "run", *([] if spec["tty"] else ["--detach"]), *(["-it"] if spec["tty"] else [])]
+    # Without --init the command would be PID 1, which is deaf to signals that it does not handle.
+    words = ["podman", "run", "-it" if spec["tty"] else "--detach", "--init"]
     words += [f"--user={job['uid']}:{job['gid']}", f"--workdir={spec['cwd']}"]
     words += _names(spec) + _limits(spec["limits"]) + _end(spec) + _view(spec)
     root = spec["rootfs"] or "/:O"
-    return Translation([*words, "--rootfs", root, *spec["argv"]], _without(spec))
+    return Translation([*words, "--rootfs", root, *spec["argv"]], _without(job))
 
 
 def _names(spec: dict[str, Any]) -> list[str]:
@@ -49,8 +50,7 @@ def _limits(limits: dict[str, Any]) -> list[str]:
         words.append(f"--cpu-shares={shares(limits['cpu_weight'])}")
     if limits["cpuset"] is not None:
         words.append(f"--cpuset-cpus={limits['cpuset']}")
-    if limits["pids"] is not None:
-        words.append(f"--pids-limit={limits['pids']}")
+    words.append(f"--pids-limit={-1 if limits['pids'] is None else limits['pids']}")  # its own default is 2048
     if limits["io_weight"] is not None:
         words.append(f"--blkio-weight={block_weight(limits['io_weight'])}")
     for disk in limits["io"]:
@@ -106,7 +106,8 @@ def _view(spec: dict[str, Any]) -> list[str]:
     return words + (["--read-only"] if spec["read_only"] else [])
 
 
-def _without(spec: dict[str, Any]) -> list[str]:
+def _without(job: dict[str, Any]) -> list[str]:
+    spec = job["spec"]
     without = []
     if not spec["rootfs"]:
         without.append("podman runs images: --rootfs /:O shows it the machine's files, and what it writes is lost")
@@ -118,4 +119,8 @@ def _without(spec: dict[str, Any]) -> list[str]:
         without.append("podman has no number of tries with --restart=always")
     if spec["user"]:
         without.append("the supplementary groups of its user: add --group-add for each that the command needs")
-    return without + scarce(spec, "podman")
+    if spec["limits"]["memory"] is not None:
+        without.append("podman's limit on memory kills one process of the command, not all of them together")
+    if job["start_at"] is not None:
+        without.append("podman starts at once: use a systemd timer or at(1) (--at, --delay)")
+    return without + scarce(job, "podman")

@@ -3,6 +3,8 @@ systemd.resource-control(5), systemd.service(5) and systemd.kill(5)."""
 
 from __future__ import annotations
 
+import time
+
 from workerctl.commandline import size
 from workerctl.equivalent import Translation, scarce, seconds, whole
 from workerctl.signals import name as signal_name
@@ -26,17 +28,29 @@ def translate(job: dict[str, Any]) -> Translation:
     properties = [*_limits(spec["limits"]), *_end(spec), *_view(job, spec)]
     words = ["systemd-run", f"--unit=worker-{spec.get('name') or job['id']}", f"--uid={job['uid']}"]
     words += [f"--gid={job['gid']}", f"--working-directory={spec['cwd']}", "--collect"]
-    words += ["--pty"] if spec["tty"] else []
+    # exec: that the command could not be executed is told at once, as workerctl does
+    words += ["--pty"] if spec["tty"] else ["--service-type=exec"]
+    words += [f"--on-calendar={_calendar(job['start_at'])}"] if job["start_at"] is not None else []
+    words += [f"--description={_labels(spec['labels'])}"] if spec["labels"] else []
     for one in properties:
         words += ["-p", one]
     # systemd puts variables in for $NAME, and one dollar for two.
-    return Translation([*words, "--", *(word.replace("$", "$$") for word in spec["argv"])], _without(spec))
+    return Translation([*words, "--", *(word.replace("$", "$$") for word in spec["argv"])], _without(job))
+
+
+def _calendar(usec: int) -> str:
+    """A moment as systemd.time(7) has it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(usec / 1_000_000))
+
+
+def _labels(labels: dict[str, str]) -> str:
+    return " ".join(f"{key}={value}" if value else key for key, value in labels.items())
 
 
 def _limits(limits: dict[str, Any]) -> list[str]:
     found = []
     if limits["memory"] is not None:
-        found.append(f"MemoryMax={size(limits['memory'])}")
+        found += [f"MemoryMax={size(limits['memory'])}", "OOMPolicy=kill"]
     if limits["swap"] is not None or limits["memory"] is not None:
         found.append(f"MemorySwapMax={size(limits['swap'] or 0)}")
     if limits["cpus"] is not None:
@@ -99,7 +113,8 @@ def _view(job: dict[str, Any], spec: dict[str, Any]) -> list[str]:
     return found
 
 
-def _without(spec: dict[str, Any]) -> list[str]:
+def _without(job: dict[str, Any]) -> list[str]:
+    spec = job["spec"]
     without = ["systemd-run before 257 has no process namespace: the command sees all processes (PrivatePIDs=yes)"]
     if spec["net"] == "bridge":
         without.append("systemd-run has no bridge: the command has the machine's own network")
@@ -108,10 +123,10 @@ def _without(spec: dict[str, Any]) -> list[str]:
     if spec["hostname"]:
         without.append("systemd-run has no --hostname")
     if spec["labels"]:
-        without.append("systemd-run has no labels; the nearest is a word in --description")
+        without.append("systemd-run has no labels to find units by: they are in its description alone")
     without.append(
         "its output goes to the journal, of all units together: no --max-output, and stdout and stderr in one"
     )
     if any(disk["device"] is None for disk in spec["limits"]["io"]):
         without.append("a disk limit is for one device there: / stands for the disk under it, not for every disk")
-    return without + scarce(spec, "systemd-run")
+    return without + scarce(job, "systemd-run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from workerctl import stdio
@@ -122,11 +123,9 @@ def _show(args: Args, rows: list[dict[str, Any]], *, programs: bool) -> None:
     from workerctl.statstable import figures
 
     shown = [figures(row, user_name(row["uid"])) for row in rows]
-    if not stdio.is_terminal(stdio.STDOUT) or args.has("no-stream"):
+    if not stdio.is_terminal(stdio.STDOUT) or args.has("no-stream") or os.environ.get("TERM") == "dumb":
         stdio.put("".join(f"{line}\n" for line in _table(shown)))
         return
-    import os
-
     # Over what is there, line by line, and no more than fits: nothing flickers.
     height = max(2, os.get_terminal_size(stdio.STDOUT).lines or 24)
     stdio.put("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in _table(shown)[: height - 1]) + "\x1b[J")
@@ -139,15 +138,13 @@ def _table(rows: list[dict[str, str]]) -> list[str]:
     titles = [title for title in TITLES if title != "BAR" or (terminal and any(row["BAR"] for row in rows))]
     if not terminal:
         return lines(rows, titles, {}, "")
-    import os
-
     from workerctl.cells import columns
 
-    width = os.get_terminal_size(stdio.STDOUT).columns or 80
+    width = stdio.width()
     dots = "…" if stdio.is_unicode() else ""
     for title in ("", *FIRST_TO_GO):
         titles = [name for name in titles if name != title]
         table = lines(rows, titles, {"NAME": 20, "USER": 16}, dots)
         if max(map(columns, table)) <= width:
             break
-    return table
+    return [f"\x1b[1m{table[0]}\x1b[0m", *table[1:]] if stdio.colour() else table
