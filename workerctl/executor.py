@@ -31,7 +31,8 @@ from workerctl.api.quantity import Duration, maybe_duration
 from workerctl.api.result import MOST_OUTPUT, CommandFailed, JobResult
 from workerctl.client import newest_of
 from workerd import fdpass, protocol
-from workerd.errors import JobError, WorkerError
+from workerd.errors import WorkerError
+from workerd.events import EventKind
 from workerd.job import JobSpec, State
 
 PATIENCE = 20.0
@@ -104,12 +105,17 @@ class CommandExecutor:
         self._read = newest_of(socket_path)
         self._lock = threading.Lock()
         self._shut = False
+        self._open: set[Future[JobResult]] = set()
+        """those not done"""
         self._loop = asyncio.new_event_loop()
         # All below is the thread's alone.
         self._client = AsyncClient(socket_path, patience=patience)
         self._queue: deque[JobFuture] = deque()
         self._handed: set[JobFuture] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, JobFuture] = {}
+        """in workerd's queue, by job"""
+        self._watcher: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._serve, name=f"CommandExecutor-{next(_numbers)}", daemon=True)
         self._thread.start()
 
@@ -140,7 +146,9 @@ class CommandExecutor:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             fds = stdin.opened(given.get("stdin"))
             future = JobFuture(self, params, fds, check=self._check if check is None else check)
+            self._open.add(future)
             self._loop.call_soon_threadsafe(self._arrive, future)
+        future.add_done_callback(self._forget)
         return future
 
     def map(
@@ -166,11 +174,17 @@ class CommandExecutor:
         """No more commands; returns when those submitted have ended (`wait`), or at once.
         With `cancel_futures` those that have not started do not. May be called twice."""
         with self._lock:
-            first, self._shut = not self._shut, True
-        if first or cancel_futures:
-            self._in_thread(self._finish, cancel_futures)
+            self._shut = True
+            left = tuple(self._open) if cancel_futures else ()
+        for future in left:
+            future.cancel()
+        self._in_thread(self._end_when_idle)
         if wait and threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def _forget(self, future: Future[JobResult]) -> None:
+        with self._lock:
+            self._open.discard(future)
 
     # ── in the thread ──
 
@@ -211,14 +225,13 @@ class CommandExecutor:
         self._hand_over()
         self._end_when_idle()
 
-    def _finish(self, cancel: bool) -> None:
-        if cancel:
-            for future in (*self._queue, *self._handed):
-                future.cancel()
-        self._end_when_idle()
-
     def _end_when_idle(self) -> None:
-        if self._shut and not self._tasks and not self._queue:
+        if not self._shut or self._tasks or self._queue:
+            return
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher.add_done_callback(lambda _: self._loop.stop())
+        else:
             self._loop.stop()
 
     async def _carry(self, future: JobFuture) -> None:
@@ -234,6 +247,7 @@ class CommandExecutor:
                 self._settle(future, result)
         finally:
             self._handed.discard(future)
+            self._waiting.pop(future.job_id or "", None)
 
     async def _result(self, future: JobFuture) -> JobResult | None:
         """None: it was cancelled, and is taken back."""
@@ -244,8 +258,40 @@ class CommandExecutor:
             future._begin()
             await self._take_back(started.id)
             return None
+        if started.state is State.QUEUED:
+            self._await_turn(future, started.id)
         job = await self._client.wait(started.id)
         return JobResult(job, self._read, self._most_output)
+
+    def _await_turn(self, future: JobFuture, job_id: str) -> None:
+        """Workerd's queue has it: one watcher looks out for the beginning of all such."""
+        self._waiting[job_id] = future
+        if self._watcher is None:
+            self._watcher = self._loop.create_task(self._watch())
+        else:
+            self._spawn(self._look(job_id))
+
+    async def _watch(self) -> None:
+        try:
+            events = await self._client.events()
+            for job_id in tuple(self._waiting):  # those that began before we looked
+                await self._look(job_id)
+            async for event in events:
+                if event.id in self._waiting and event.state is not State.QUEUED:
+                    self._waiting.pop(event.id)._begin()
+                elif event.kind is EventKind.GAP:
+                    for job_id in tuple(self._waiting):
+                        await self._look(job_id)
+        except WorkerError:
+            self._watcher = None  # their ends are told all the same
+
+    async def _look(self, job_id: str) -> None:
+        try:
+            job = await self._client.status(job_id)
+        except WorkerError:
+            return  # what waits for its end is told
+        if job.state is not State.QUEUED and (future := self._waiting.pop(job_id, None)) is not None:
+            future._begin()
 
     def _settle(self, future: JobFuture, result: JobResult) -> None:
         if future._check and not result.succeeded:
@@ -269,10 +315,8 @@ class CommandExecutor:
     async def _take_back(self, job_id: str) -> None:
         try:
             await self._client.stop(job_id, grace=0)
-        except JobError:
-            return  # it has just ended
         except WorkerError:
-            return  # nobody can be told; workerd was lost
+            return  # it has just ended; or workerd is lost, and nobody can be told
 
     def _stop(self, future: JobFuture, grace: int | None) -> None:
         if future.job_id is not None and not future.done():
