@@ -116,6 +116,8 @@ class CommandExecutor:
         self._waiting: dict[str, JobFuture] = {}
         """in workerd's queue, by job"""
         self._watcher: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        """shut down, and nothing is left to do"""
         self._thread = threading.Thread(target=self._serve, name=f"CommandExecutor-{next(_numbers)}", daemon=True)
         self._thread.start()
 
@@ -196,11 +198,17 @@ class CommandExecutor:
 
     def _serve(self) -> None:
         try:
-            self._loop.run_forever()
-        finally:
-            self._client.close()
+            self._loop.run_until_complete(self._until_idle())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
             self._loop.close()
+
+    async def _until_idle(self) -> None:
+        await self._idle.wait()
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait((self._watcher,))
+        self._client.close()
 
     def _arrive(self, future: JobFuture) -> None:
         self._queue.append(future)
@@ -226,13 +234,8 @@ class CommandExecutor:
         self._end_when_idle()
 
     def _end_when_idle(self) -> None:
-        if not self._shut or self._tasks or self._queue:
-            return
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher.add_done_callback(lambda _: self._loop.stop())
-        else:
-            self._loop.stop()
+        if self._shut and not self._tasks and not self._queue:
+            self._idle.set()
 
     async def _carry(self, future: JobFuture) -> None:
         """From handing it over to its end."""
