@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def need_terminal(what: str, instead: str) -> None:
-    """Raises UsageError where standard input is none."""
+    """Raises UsageError where standard input is none, or none that can be had raw."""
+    if os.name != "posix":
+        raise UsageError(f"{what} needs a terminal of Linux or macOS; over ssh: ssh -t HOST workerctl …")
     if not stdio.is_terminal(stdio.STDIN):
         raise UsageError(f"{what} needs a terminal to type at, and standard input is none; {instead}")
 
@@ -22,7 +24,6 @@ def need_terminal(what: str, instead: str) -> None:
 def attach(job_id: str, keys: bytes, *, fresh: bool) -> dict[str, Any] | None:
     """Stays at the terminal of a job: the job as it finished, or None once detached.
     `fresh`: it was just started, so all that it showed is new."""
-    from workerctl.follow import open_log
     from workerctl.rawterm import Ended, RawTerminal, die_of
     from workerctl.session import Session
     from workerd.errors import WrongState
@@ -36,7 +37,7 @@ def attach(job_id: str, keys: bytes, *, fresh: bool) -> dict[str, Any] | None:
         except WrongState:
             if not fresh:
                 raise
-        log = open_log(connection, job_id)
+        log = connection.open_log(job_id)
         try:
             with log, RawTerminal(stdio.STDIN) as terminal:
                 session = Session(job_id, log, typing, keys, terminal)

@@ -7,11 +7,13 @@ import sys
 
 from workerctl import exitcode, stdio
 from workerctl.options import UsageError, did_you_mean, parse
-from workerctl.verbs import ALIASES, VERBS, load
+from workerctl.verbs import ALIASES, LOCAL, VERBS, load
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from workerctl.options import Args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,18 +65,36 @@ def dispatch(words: list[str]) -> int:
 
         stdio.put(of_verb(module.VERB))
         return 0
-    if path := args.text("socket"):
-        os.environ["WORKERD_SOCKET"] = path
+    _choose_machine(name, args)
     return module.main(args)
 
 
+def _choose_machine(verb: str, args: Args) -> None:
+    """$WORKER_HOST and $WORKERD_SOCKET become what the options say."""
+    host, path = args.text("host"), args.text("socket")
+    if host is not None:
+        os.environ["WORKER_HOST"] = host
+    host = os.environ.get("WORKER_HOST")
+    if host and verb not in LOCAL:
+        from workerctl.remote.address import settle
+
+        settle(host, path)
+    elif host and verb == "doctor":
+        raise UsageError("doctor looks at the machine it runs on; at another one: ssh HOST workerctl doctor")
+    elif path:
+        os.environ["WORKERD_SOCKET"] = path
+
+
 def _global_options(words: list[str]) -> list[str]:
-    """`--socket PATH` may stand before the verb too: it is moved behind it."""
+    """`-H HOST` and `--socket PATH` may stand before the verb too: they are moved behind it."""
     front: list[str] = []
-    while words and (words[0] == "--socket" or words[0].startswith("--socket=")):
-        count = 1 if "=" in words[0] else 2
+    while words:
+        flag, equals, _ = words[0].partition("=")
+        if flag not in ("-H", "--host", "--socket") and not flag.startswith("-H"):
+            break
+        count = 1 if equals or (flag.startswith("-H") and flag != "-H") else 2
         front, words = front + words[:count], words[count:]
-    return [words[0], *front, *words[1:]] if words else []
+    return [words[0], *front, *words[1:]] if words else front
 
 
 def _explain(error: Exception) -> int:

@@ -30,11 +30,12 @@ from workerctl.api import answers, asks, stdin
 from workerctl.api.asks import Ask, JobRefs
 from workerctl.api.command import Command
 from workerctl.api.eventstream import EventStream
-from workerctl.api.options import JobRef, LimitOptions, RunOptions, StartOptions, Words, run_params
-from workerctl.api.pieces import Piece, Reader, StreamName, log_of, newest
+from workerctl.api.options import JobRef, LimitOptions, RunOptions, StartOptions, Words, ref, run_params
+from workerctl.api.pieces import Piece, Reader, StreamName, newest
 from workerctl.api.quantity import Duration
 from workerctl.api.result import MOST_OUTPUT, JobResult, ReadNewest
-from workerctl.wire import Connection
+from workerctl.machine import HERE, Machine
+from workerctl.wire import Connection, far, link_to
 from workerd import errors, fdpass, protocol
 from workerd.job import Job, JobSpec, Limits, Reason, State
 from workerd.output import Log
@@ -45,17 +46,22 @@ Received = list[int]
 """descriptors, the caller's to close (`list` itself is a method below)"""
 
 class Client:
-    """A connection to workerd: at `socket_path`, else $WORKERD_SOCKET, else the system's."""
+    """A connection to workerd: at `socket_path`, else on the machine that $WORKER_HOST names,
+    else at $WORKERD_SOCKET, else the system's. With `host`, ssh://[USER@]HOST[:PORT][/SOCKET],
+    on that machine: paths and the environment are then that machine's, as its user has them."""
 
-    def __init__(self, socket_path: str | None = None) -> None:
+    def __init__(self, socket_path: str | None = None, *, host: str | None = None) -> None:
         self._path = socket_path
-        self._connection: Connection | None = Connection(socket_path)
+        self._link = None if host is None else link_to(host)
+        self._connection: Connection | None = Connection(socket_path, self._link)
         self._busy = threading.Lock()
 
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._connection is not None:
+            self._connection.finish()
         self.close()
 
     def close(self) -> None:
@@ -63,6 +69,8 @@ class Client:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+        if self._link is not None:
+            self._link.close()
 
     # ── any method of the protocol ──
 
@@ -94,7 +102,9 @@ class Client:
             raise RuntimeError("a Client serves one thread at a time: make one in each thread, or use an AsyncClient")
         try:
             if self._connection is None:
-                self._connection = Connection(self._path)
+                if self._link is not None:
+                    self._link = self._link.renewed()
+                self._connection = Connection(self._path, self._link)
             yield self._connection
         except errors.WorkerError as error:
             if isinstance(error, errors.ConnectionFailed):
@@ -114,6 +124,10 @@ class Client:
             raise errors.ConnectionFailed("workerd answers something that was not asked")
         return answers.result_of(method, answer)
 
+    def _machine(self) -> Machine:
+        """Where jobs run."""
+        return self._link or (None if self._path else far()) or HERE
+
     def _ask(self, ask: Ask[T]) -> T:
         result = self.call(ask.method, ask.params)
         assert isinstance(result, ask.result)
@@ -129,7 +143,7 @@ class Client:
         """Starts a job; answers when its command runs, or the job is queued. `command` is
         a list of words, or a whole JobSpec. Raises StartFailed (CommandNotFound,
         CannotExecute) where the command did not run, PolicyExceeded, InvalidParams."""
-        params = run_params(command, options)
+        params = run_params(command, options, self._machine())
         fds = stdin.opened(options.get("stdin"))
         try:
             result, _ = self.call_with_fds("job.run", params, fds)
@@ -275,9 +289,8 @@ class Client:
         return self._open(job)[1]
 
     def _open(self, job: JobRef) -> tuple[str, Log]:
-        ask = asks.open_output(job)
-        result, fds = self.call_with_fds(ask.method, ask.params)
-        return result.id, log_of(fds)
+        with self._connected() as connection:
+            return connection.find_log(ref(job))
 
     def wait_output(self, job: JobRef, offset: int, *, timeout: Duration | None = None) -> protocol.OutputWaitResult:
         """Until there is output past `offset`, or no more will come, or the time is over."""

@@ -6,12 +6,13 @@ its end is told through it, signals go through it, and closing it ends the comma
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import struct
-from _socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
 
 from workerctl import exitcode, stdio
+from workerctl.wire import far
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 ENDING = struct.Struct("=II")
 ORDER = struct.Struct("=BBHI")
 SIGNAL = 1
+SEND_FLAGS = getattr(_socket, "MSG_NOSIGNAL", 0) | getattr(_socket, "MSG_DONTWAIT", 0)
+"""as far as there are such; where the command is on another machine this waits for nobody"""
 CLD_EXITED = 1
 PIECE = 1 << 16
 
@@ -29,7 +32,7 @@ class Leash:
     """Owns its descriptor."""
 
     def __init__(self, fd: int) -> None:
-        self._sock = socket(fileno=fd)
+        self._sock = _socket.socket(fileno=fd)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -40,7 +43,7 @@ class Leash:
     def signal(self, number: int) -> None:
         """To the command's process group; nothing where it has ended."""
         try:
-            self._sock.send(ORDER.pack(SIGNAL, number, 0, 0), MSG_NOSIGNAL | MSG_DONTWAIT)
+            self._sock.send(ORDER.pack(SIGNAL, number, 0, 0), SEND_FLAGS)
         except OSError:
             return
 
@@ -49,6 +52,8 @@ class Leash:
         WorkerError where its end is not known."""
         data = self._sock.recv(ENDING.size)
         if len(data) != ENDING.size:
+            if (link := far()) is not None and (lost := link.lost()) is not None:
+                raise lost
             from workerd.errors import WorkerError
 
             raise WorkerError("the command's end is not known: its supervisor was killed, with its job or from outside")
@@ -176,6 +181,9 @@ def show(master: int, modes: object) -> bool:
 
 
 def resize(master: int, size: dict[str, int]) -> None:
+    if (link := far()) is not None:
+        link.resize(master, size)
+        return
     import fcntl
     import termios
 

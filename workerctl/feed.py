@@ -7,7 +7,6 @@ by line, as the terminal gives it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from workerctl import stdio
@@ -19,13 +18,21 @@ PIECE = 1 << 16
 def own_stdin(*, stays: bool) -> int | None:
     """The descriptor to hand over; None where there is nothing to read. `stays`: whether
     workerctl is there as long as the job, to copy what is typed."""
-    if fcntl.fcntl(stdio.STDIN, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+    if _write_only():
         return None  # closed (stdio.keep_three_open), or no input
     if not stdio.is_terminal(stdio.STDIN):
         return stdio.STDIN
     if not stays:
         raise UsageError("-i from a terminal: add --wait or -f to type to the job, or -t to be at its terminal")
     return _copied()
+
+
+def _write_only() -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows; there a read finds it
+        return False
+    return fcntl.fcntl(stdio.STDIN, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
 
 
 def _copied() -> int:
@@ -40,7 +47,8 @@ def _copied() -> int:
 def _copy(write_end: int) -> None:
     import signal
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
     try:
         while data := os.read(stdio.STDIN, PIECE):
             stdio.write_all(write_end, data)

@@ -14,7 +14,7 @@ import os
 import time
 
 from workerctl import stdio
-from workerd.output import STDERR, STDOUT, Log
+from workerd.output import STDERR, STDOUT, Extent, Log
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -50,16 +50,6 @@ class Gaps:
             self._untold, self._told_at = 0, time.monotonic()
 
 
-def open_log(connection: Connection, job_id: str) -> Log:
-    result, fds = connection.call_with_fds("output.open", {"id": job_id}, 2)
-    if len(fds) != 2:
-        from workerd import errors, fdpass
-
-        fdpass.close_all(fds)
-        raise errors.ConnectionFailed(f"workerd sent {len(fds)} descriptors in place of 2 for {result.get('id')}")
-    return Log(*fds)
-
-
 def stream_apart(connection: Connection, job_id: str, *, raw: bool = False) -> None:
     """The output of a job, live, stdout to stdout and stderr to stderr; made harmless
     where those are terminals, unless `raw`."""
@@ -71,30 +61,29 @@ def stream_apart(connection: Connection, job_id: str, *, raw: bool = False) -> N
 
         painter = Painter(colour=stdio.colour())
         copy = painted_apart(painter)
-    with open_log(connection, job_id) as log:
+    with connection.open_log(job_id) as log:
         pump(connection, job_id, log, 0, copy)
     if painter is not None and stdio.is_terminal(stdio.STDOUT):
         stdio.put(painter.finish())
 
 
-def bring(log: Log, start: int, copy: Copy, gaps: Gaps, until: int | None = None) -> int:
-    """What the log has now from `start` on, before `until` (ns since the epoch); where
+def bring(log: Log, start: int, copy: Copy, gaps: Gaps, now: Extent, until: int | None = None) -> int:
+    """What the log has `now` from `start` on, before `until` (ns since the epoch); where
     that ends."""
-    kept = log.header().kept_from
-    if kept > start:
-        gaps.add(kept - start)
-    end = log.end() if until is None else log.offset_at(until)
-    return copy(log, max(start, kept), end, gaps)
+    if now.start > start:
+        gaps.add(now.start - start)
+    end = now.end if until is None else log.offset_at(until)
+    return copy(log, max(start, now.start), end, gaps)
 
 
 def pump(connection: Connection, job_id: str, log: Log, start: int, copy: Copy, until: int | None = None) -> None:
     """Copies from `start` until the job's output is complete, or the time `until` has come."""
     offset, gaps = start, Gaps()
     while True:
-        over = until is not None and time.time_ns() >= until  # read first, as `complete`
-        complete = log.header().complete  # what is complete now has all its bytes below
-        offset = bring(log, offset, copy, gaps, until)
-        if complete or over:
+        over = until is not None and time.time_ns() >= until  # read first, as the extent
+        now = log.extent()
+        offset = bring(log, offset, copy, gaps, now, until)
+        if now.complete or over:
             break
         params = {"id": job_id, "offset": offset}
         if until is not None:

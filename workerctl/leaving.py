@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # not signal: its enums cost 5 ms
 import os
-import termios
 import threading
 
 from workerctl.detachkeys import Filter
 from workerctl.rawterm import Ended, RawTerminal, die_of
 
+try:
+    import termios
+except ImportError:  # Windows; can_watch is False there
+    pass
+
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
     from typing import Any
 
-SIGUSR1 = 10
+SIGUSR1 = getattr(_signal, "SIGUSR1", 0)
 
 
 class Detached(BaseException):
@@ -72,4 +76,4 @@ def _detach(*_: object) -> None:
 
 def can_watch(fd: int) -> bool:
     """Whether keys can be pressed: at a terminal, whose foreground we are."""
-    return os.isatty(fd) and os.tcgetpgrp(fd) == os.getpgrp()
+    return os.isatty(fd) and hasattr(os, "tcgetpgrp") and os.tcgetpgrp(fd) == os.getpgrp()

@@ -6,7 +6,6 @@ import re
 import time
 
 from workerctl import exitcode, stdio
-from workerctl.follow import open_log
 from workerctl.lines import Lines
 from workerctl.options import UsageError
 
@@ -55,15 +54,14 @@ class Search:
 def wait_for(connection: Connection, job_id: str, search: Search, stream: int | None, timeout: int | None) -> int:
     """Prints the line that matches; 0, NO_MATCH, or TIMED_OUT after `timeout` microseconds."""
     deadline = None if timeout is None else time.monotonic() + timeout / 1e6
-    with open_log(connection, job_id) as log:
+    with connection.open_log(job_id) as log:
         offset = log.header().kept_from
         while True:
-            complete = log.header().complete  # first: what is complete now has all its bytes below
-            end = log.end()
-            if found := _look(log, offset, end, search, stream):
+            now = log.extent()
+            if found := _look(log, offset, now.end, search, stream):
                 return _tell(found)
-            offset = end
-            if complete:
+            offset = now.end
+            if now.complete:
                 break
             params = {"id": job_id, "offset": offset}
             if deadline is not None:

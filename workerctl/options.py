@@ -61,6 +61,7 @@ class Verb:
 
 
 COMMON = [
+    Option("-H --host", "the machine: ssh://[USER@]HOST[:PORT] [$WORKER_HOST, or this one]", "HOST"),
     Option("--socket", "the daemon's socket [$WORKERD_SOCKET or /run/workerd/workerd.sock]", "PATH"),
     Option("-h --help", "show this help"),
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from workerctl import stdio
-from workerd.errors import ConnectionFailed, SocketForbidden, Unavailable
+from workerd.errors import ConnectionFailed, HostUnreachable, SocketForbidden, Unavailable
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -43,4 +43,6 @@ def call_again(connection: Connection, method: str, params: dict[str, Any], erro
 
 
 def _passing(error: Exception) -> bool:
-    return isinstance(error, (ConnectionFailed, Unavailable)) and not isinstance(error, SocketForbidden)
+    """Whether it may be the daemon restarting."""
+    lasting = isinstance(error, (HostUnreachable, SocketForbidden))
+    return isinstance(error, (ConnectionFailed, Unavailable)) and not lasting

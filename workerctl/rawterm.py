@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # not signal: its enums cost 5 ms
 import os
-import termios
 from contextlib import contextmanager
+
+try:
+    import termios
+except ImportError:  # Windows; need_terminal says so before anything is asked of it here
+    pass
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -19,9 +23,10 @@ if TYPE_CHECKING:
 
 ENDING = (1, 2, 3, 15)
 """SIGHUP SIGINT SIGQUIT SIGTERM"""
-SIGSTOP, SIGTSTP, SIGCONT, SIGWINCH = 19, 20, 18, 28
-INPUT = termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON | termios.INLCR | termios.IGNCR
-LOCAL = termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN | termios.ISIG
+SIGSTOP, SIGTSTP, SIGCONT, SIGWINCH = (
+    getattr(_signal, name, 0) for name in ("SIGSTOP", "SIGTSTP", "SIGCONT", "SIGWINCH")
+)
+"""their numbers are not the same everywhere; Windows has none"""
 
 
 class Ended(BaseException):
@@ -103,10 +108,11 @@ class RawTerminal:
         termios.tcsetattr(self._fd, termios.TCSANOW, modes)
 
     def _change(self, modes: list[Any]) -> None:
-        modes[0] &= ~INPUT
+        modes[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP)
+        modes[0] &= ~(termios.IXON | termios.INLCR | termios.IGNCR)
         modes[1] &= ~termios.OPOST
         modes[2] = modes[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-        modes[3] &= ~LOCAL
+        modes[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN | termios.ISIG)
         modes[6][termios.VMIN], modes[6][termios.VTIME] = 1, 0
 
     def _on_end(self, number: int, _: object) -> None:

@@ -55,6 +55,8 @@ class Session:
         self._terminal = terminal
         self.modes = Modes()
         self._offset = 0
+        self._end = 0
+        """up to where there is output, as last heard"""
         self._pending = b""
         self._taken_at = float("-inf")
         """when the job last read what was typed, or had read it all"""
@@ -79,10 +81,10 @@ class Session:
         """For somebody who comes in the middle: the last screenful; or, where a program
         has the whole screen, its own redraw."""
         size = self._terminal.size()
-        end = self._log.end()
-        _, recent = self._log.read(max(self._log.header().kept_from, end - RECENT), RECENT)
+        now = self._log.extent()
+        _, recent = self._log.read(max(now.start, now.end - RECENT), RECENT)
         self.modes.feed(recent)
-        self._offset = end
+        self._offset = self._end = end = now.end
         if self.modes.full_screen:
             stdio.write_all(stdio.STDOUT, self.modes.enter() + b"\x1b[H\x1b[2J")
             self._resize({**size, "rows": max(1, size["rows"] - 1)})  # a change, for it to be told of
@@ -147,7 +149,7 @@ class Session:
     # ── what it shows ──
 
     def _behind(self) -> int:
-        return self._log.end() - self._offset
+        return self._end - self._offset
 
     def _ask(self) -> None:
         """Have the daemon say when there is more; or try again in a moment."""
@@ -180,22 +182,25 @@ class Session:
             return
         self._lost_since = None
         self._ended = answer["finished"]
+        self._end = max(self._end, answer["end"])
         self._show()
         if not self._ended:
             self._ask()
 
     def _lose(self, error: Exception) -> None:
+        from workerd.errors import HostUnreachable
+
         if self._follow is not None:
             self._follow.close()
             self._follow = None
         now = time.monotonic()
         self._lost_since = now if self._lost_since is None else self._lost_since
-        if now - self._lost_since > PATIENCE:
+        if now - self._lost_since > PATIENCE or isinstance(error, HostUnreachable):
             raise error
 
     def _show(self) -> None:
         """One piece of what there is."""
-        end = self._log.end()
+        end = self._end
         if end - self._offset > TOO_FAR_BEHIND:
             self._skip(end - CATCH_UP)
         if end <= self._offset:

@@ -2,14 +2,18 @@
 
 Plain JSON values: fields that were not asked for are left out, for the daemon to
 fill. Whatever is wrong is said here with the option's name; the daemon checks
-again. Paths become absolute here, since only the client knows from where.
+again. Paths become absolute here, since only the client knows from where; so it asks
+the machine where the job is to run.
 """
 
 from __future__ import annotations
 
 import os
+import posixpath
 
+from workerctl.machine import machine
 from workerctl.options import UsageError
+from workerctl.wire import far
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ MAX_LABEL = 256
 
 def run_params(args: Args) -> dict[str, Any]:
     """The parameters of job.run. Raises UsageError."""
-    spec: dict[str, Any] = {"argv": argv(args.words), "cwd": workdir(args), "umask": current_umask()}
+    spec: dict[str, Any] = {"argv": argv(args.words), "cwd": workdir(args), "umask": machine().umask()}
     if (name := args.text("name")) is not None:
         spec["name"] = job_name(name)
     if (hostname := args.text("hostname")) is not None:
@@ -80,19 +84,13 @@ def text_only(text: str, what: str) -> str:
     return text
 
 
-def current_umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask & 0o777
-
-
 def absolute(path: str, what: str) -> str:
     """As the caller means it, with symbolic links resolved: workerd follows none
     on the way to a mount, and a `..` after a link would be somewhere else."""
     if not path:
         raise UsageError(f"{what}: the path is empty")
     try:
-        return os.path.realpath(text_only(path, what))
+        return machine().real(text_only(path, what))
     except OSError as error:
         raise UsageError(f"{what} {path}: {error.strerror}") from error
 
@@ -103,7 +101,7 @@ def inside(path: str, args: Args, what: str) -> str:
         return absolute(path, what)
     if not path.startswith("/"):
         raise UsageError(f"{what} {path}: with --rootfs this path begins with /")
-    return os.path.normpath(text_only(path, what))
+    return posixpath.normpath(text_only(path, what))
 
 
 def workdir(args: Args) -> str:
@@ -113,7 +111,7 @@ def workdir(args: Args) -> str:
     if args.has("rootfs"):
         return "/"
     try:
-        return text_only(os.getcwd(), "the current directory's name")
+        return text_only(machine().directory(), "the current directory's name")
     except FileNotFoundError:
         raise UsageError("the current directory is gone; say where to run: --workdir DIR") from None
 
@@ -169,8 +167,10 @@ def published(text: str) -> dict[str, Any]:
 
 def environment(args: Args) -> dict[str, str]:
     """What the command gets: a few of the caller's variables, all with --env-all, and those named."""
+    if args.has("env-all") and far() is not None:
+        raise UsageError("--env-all with -H: what is set here is not meant for there; name what is: -e NAME")
     env = {}
-    for name, value in os.environ.items():
+    for name, value in machine().environment().items():
         if args.has("user") and name in ENV_OF_ACCOUNT:
             continue  # workerd knows that account's
         if args.has("env-all") or name in ENV_PASSED or name.startswith("LC_"):
@@ -179,6 +179,8 @@ def environment(args: Args) -> dict[str, str]:
             except UnicodeEncodeError:
                 continue  # nobody asked for this very variable
             env[name] = value
+    if args.has("tty") and "TERM" in os.environ:
+        env["TERM"] = os.environ["TERM"]
     return {**env, **named_environment(args)}
 
 

@@ -10,8 +10,8 @@ What must hold: one request is under way at a time, unless by `call_many`.
 
 from __future__ import annotations
 
+import _socket
 import os
-from _socket import AF_UNIX, MSG_NOSIGNAL, SOCK_STREAM, socket
 
 from workerctl import plainjson
 
@@ -19,9 +19,24 @@ TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from socket import socket as FullSocket
-    from typing import Any
+    from typing import Any, Protocol
 
+    from workerctl.remote.link import Link
     from workerd.errors import WorkerError
+    from workerd.output import Log
+
+    class Transport(Protocol):
+        """What a Connection is made of: LocalTransport, or FarTransport through ssh."""
+
+        def send(self, line: bytes, fds: Sequence[int] = ()) -> None: ...
+        def receive(self, size: int) -> bytes: ...
+        def receive_with_fds(self, size: int, max_fds: int) -> tuple[bytes, list[int]]: ...
+        def fileno(self) -> int: ...
+        def find_log(self, connection: Connection, job_id: str) -> tuple[str, Log]: ...
+        def lost(self) -> WorkerError | None: ...
+        def finish(self, timeout: float | None) -> bool: ...
+        def close(self) -> None: ...
+
 
 # As workerd.protocol has them; a test holds them equal.
 DEFAULT_SOCKET = "/run/workerd/workerd.sock"
@@ -30,29 +45,119 @@ READ_SIZE = 1 << 16
 WINDOW = 64
 """requests under way at most in `call_many`, so that neither side's buffer fills"""
 
+NOTICE_SECONDS = 1.0
+"""after which a person is told what keeps us"""
+
 
 def socket_path(given: str | None = None) -> str:
     """The one given, or the environment's, or the system's."""
     return given or os.environ.get("WORKERD_SOCKET") or DEFAULT_SOCKET
 
 
-class Connection:
-    """A blocking connection. Raises ConnectionFailed (NotRunning, SocketForbidden)."""
+def far() -> Link | None:
+    """The link to the machine that $WORKER_HOST names; None for this one."""
+    host = os.environ.get("WORKER_HOST")
+    if not host:
+        return None
+    from workerctl.remote.link import shared
 
-    def __init__(self, path: str | None = None) -> None:
-        self.path = socket_path(path)
-        self._sock = _connect(self.path)
+    return shared(host)
+
+
+def link_to(host: str) -> Link:
+    """One of its own, to be closed by the caller."""
+    from workerctl.remote.address import parse
+    from workerctl.remote.link import Link
+
+    return Link(parse(host))
+
+
+class LocalTransport:
+    """A socket of this machine's. Raises NotRunning, SocketForbidden, ConnectionFailed."""
+
+    def __init__(self, path: str) -> None:
+        self._sock = connect(path)
+
+    def send(self, line: bytes, fds: Sequence[int] = ()) -> None:
+        if fds:
+            from workerd import fdpass
+
+            line = line[fdpass.send(self._full_socket(), line, fds) :]
+        self._sock.sendall(line, _socket.MSG_NOSIGNAL)
+
+    def receive(self, size: int) -> bytes:
+        return self._sock.recv(size)
+
+    def receive_with_fds(self, size: int, max_fds: int) -> tuple[bytes, list[int]]:
+        from workerd import fdpass
+
+        return fdpass.receive(self._full_socket(), size, max_fds)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def find_log(self, connection: Connection, job_id: str) -> tuple[str, Log]:
+        from workerd.output import Log
+
+        result, fds = connection.call_with_fds("output.open", {"id": job_id}, 2)
+        if len(fds) != 2:
+            from workerd import errors, fdpass
+
+            fdpass.close_all(fds)
+            raise errors.ConnectionFailed(f"workerd sent {len(fds)} descriptors in place of 2 for {result.get('id')}")
+        return str(result["id"]), Log(*fds)
+
+    def lost(self) -> None:
+        """It is not known why."""
+
+    def finish(self, timeout: float | None) -> bool:
+        """What was given away is the daemon's."""
+        return True
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _full_socket(self) -> FullSocket:
+        """The same connection with all that the socket module adds, as fdpass wants it."""
+        from socket import socket as full_socket
+
+        sock = full_socket(fileno=self._sock.detach())
+        self._sock = sock
+        return sock
+
+
+class Connection:
+    """A blocking connection, through `link` or $WORKER_HOST to another machine, or to a
+    socket of this one. Raises ConnectionFailed (NotRunning, SocketForbidden,
+    HostUnreachable), perhaps only when it is first used."""
+
+    def __init__(self, path: str | None = None, link: Link | None = None) -> None:
+        self._path = path
+        self._link = far() if link is None and path is None else link
+        self._transport = self._connect()
         self._rest = b""
         self._id = 0
 
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and not self.finish(NOTICE_SECONDS):
+                from workerctl import stdio
+
+                stdio.note("sending standard input to the job, as long as that lasts; Ctrl-C ends it")
+                self.finish()
+        finally:
+            self.close()
+
+    def finish(self, timeout: float | None = None) -> bool:
+        """Until all that was given to a job as its input is out of our hands; False where
+        that is not so after `timeout` seconds."""
+        return self._transport.finish(timeout)
 
     def close(self) -> None:
-        self._sock.close()
+        self._transport.close()
 
     def next_id(self) -> int:
         self._id += 1
@@ -63,15 +168,11 @@ class Connection:
         if len(line) > MAX_REQUEST:
             raise _too_large(len(line))
         try:
-            if fds:
-                from workerd import fdpass
-
-                line = line[fdpass.send(self._full_socket(), line, fds) :]
-            self._sock.sendall(line, MSG_NOSIGNAL)
+            self._transport.send(line, fds)
         except (BrokenPipeError, ConnectionResetError) as error:
             # The daemon may have said why before it hung up: the answer is read all the same.
             if not self._fill():
-                raise _lost() from error
+                raise self._lost() from error
 
     def receive(self) -> bytes:
         """One answer, of any length, without its newline."""
@@ -80,7 +181,7 @@ class Connection:
             parts.append(self._rest)
             self._rest = b""
             if not self._fill():
-                raise _lost()
+                raise self._lost()
         parts.append(self._rest[:end])
         self._rest = self._rest[end + 1 :]
         return b"".join(parts)
@@ -89,34 +190,33 @@ class Connection:
         """One answer and the descriptors that ride on it, now the caller's to close."""
         from workerd import fdpass
 
-        sock = self._full_socket()
         fds: list[int] = []
         try:
             while b"\n" not in self._rest:
-                data, more = fdpass.receive(sock, READ_SIZE, max_fds)
+                data, more = self._transport.receive_with_fds(READ_SIZE, max_fds)
                 fds += more
                 if not data:
-                    raise _lost()
+                    raise self._lost()
                 self._rest += data
             line, _, self._rest = self._rest.partition(b"\n")
         except BaseException as error:
             fdpass.close_all(fds)
             if isinstance(error, ConnectionResetError):
-                raise _lost() from error
+                raise self._lost() from error
             raise
         return line, fds
 
-    def _full_socket(self) -> FullSocket:
-        """The same connection with all that the socket module adds, as fdpass wants it."""
-        from socket import socket as full_socket
+    def open_log(self, job_id: str) -> Log:
+        """The job's log, to be read at file speed and to be closed by the caller."""
+        return self.find_log(job_id)[1]
 
-        sock = full_socket(fileno=self._sock.detach())
-        self._sock = sock
-        return sock
+    def find_log(self, job_id: str) -> tuple[str, Log]:
+        """As `open_log`, with the job's whole id."""
+        return self._transport.find_log(self, job_id)
 
     def _fill(self) -> bool:
         try:
-            data = self._sock.recv(READ_SIZE)
+            data = self._transport.receive(READ_SIZE)
         except ConnectionResetError:
             return False
         self._rest += data
@@ -124,7 +224,7 @@ class Connection:
 
     def fileno(self) -> int:
         """For poll(2): readable when an answer comes."""
-        return self._sock.fileno()
+        return self._transport.fileno()
 
     def ask(self, method: str, params: dict[str, Any], fds: Sequence[int] = ()) -> int:
         """Sends a request; `take` has its answer under this number."""
@@ -164,9 +264,22 @@ class Connection:
             return call_again(self, method, params, error)
 
     def reconnect(self) -> None:
-        self._sock.close()
+        self.close()
         self._rest = b""
-        self._sock = _connect(self.path)
+        self._transport = self._connect()
+
+    def _connect(self) -> Transport:
+        if self._link is not None:
+            return self._link.transport(self._path)
+        return LocalTransport(socket_path(self._path))
+
+    def _lost(self) -> WorkerError:
+        """Why there is no answer: what the transport knows, or only that."""
+        if (error := self._transport.lost()) is not None:
+            return error
+        from workerd.errors import ConnectionFailed
+
+        return ConnectionFailed("the connection to workerd was lost before it answered; see: journalctl -u workerd")
 
     def call_many(self, method: str, params: Sequence[dict[str, Any]]) -> list[dict[str, Any] | WorkerError]:
         """Several calls under way at once; their results or errors, in order."""
@@ -230,8 +343,13 @@ def _error(answer: dict[str, Any]) -> WorkerError:
     return made(str(answer.get("message", "")), **data)
 
 
-def _connect(path: str) -> socket:
-    sock = socket(AF_UNIX, SOCK_STREAM)
+def connect(path: str) -> _socket.socket:
+    """A socket of this machine's. Raises NotRunning, SocketForbidden, ConnectionFailed."""
+    if not hasattr(_socket, "AF_UNIX"):
+        from workerd.errors import ConnectionFailed
+
+        raise ConnectionFailed("workerd runs on Linux alone: name the machine, as with -H ssh://HOST")
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         sock.connect(path)
     except OSError as error:
@@ -240,12 +358,6 @@ def _connect(path: str) -> socket:
 
         raise explain(path, error) from error
     return sock
-
-
-def _lost() -> WorkerError:
-    from workerd.errors import ConnectionFailed
-
-    return ConnectionFailed("the connection to workerd was lost before it answered; see: journalctl -u workerd")
 
 
 def _garbled(what: str) -> WorkerError:

@@ -23,7 +23,8 @@
     ├── ConfigError              the configuration file, with its line
     └── ConnectionFailed         seen by a client only
         ├── NotRunning           nobody listens on the socket
-        └── SocketForbidden      the caller may not open the socket
+        ├── SocketForbidden      the caller may not open the socket
+        └── HostUnreachable      ssh to another machine failed, or was lost
 
 `kind` is the stable, machine-readable name of a condition; `data` goes on the
 wire beside it. `OSError` stays `OSError` until `workerd.server` answers.
@@ -156,6 +157,10 @@ class NotRunning(ConnectionFailed):
 
 class SocketForbidden(ConnectionFailed):
     kind = "socket-forbidden"
+
+
+class HostUnreachable(ConnectionFailed):
+    kind = "host-unreachable"
 
 
 def _tree(base: type[WorkerError]) -> list[type[WorkerError]]:

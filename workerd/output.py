@@ -136,18 +136,12 @@ class Log:
 
     def records(self, start: int) -> Iterator[Run]:
         """Each record from the one that holds `start` to the end of the index as it is now."""
-        number = self._find(start)
-        while True:
-            block = os.pread(self.index_fd, RECORDS_AT_ONCE * RECORD.size, HEADER.size + number * RECORD.size)
-            # Read after the block: what was punched out meanwhile is zeros in it.
-            gone = max(0, self.header().first_record - number) * RECORD.size
-            whole = len(block) - len(block) % RECORD.size
-            for offset, length, time, stream, _ in RECORD.iter_unpack(block[gone:whole]):
+        number, more = self.find(start), True
+        while more:
+            block, number, more = self.block(number)
+            for offset, length, time, stream, _ in RECORD.iter_unpack(block):
                 if length:
                     yield max(offset, start), offset + length, stream, time
-            number += whole // RECORD.size
-            if whole < RECORDS_AT_ONCE * RECORD.size:
-                return
 
     def runs(self, start: int) -> Iterator[Run]:
         """As `records`, but neighbours of one stream are joined."""
@@ -216,12 +210,21 @@ class Log:
             low, high = (middle + 1, high) if self._record(middle)[1] else (low, middle)
         return low
 
+    def block(self, number: int) -> tuple[bytes, int, bool]:
+        """(whole records from that one on, the number of the one after them, whether to
+        look for more)."""
+        block = os.pread(self.index_fd, RECORDS_AT_ONCE * RECORD.size, HEADER.size + number * RECORD.size)
+        # Read after the block: what was punched out meanwhile is zeros in it.
+        gone = max(0, self.header().first_record - number) * RECORD.size
+        whole = len(block) - len(block) % RECORD.size
+        return block[gone:whole], number + whole // RECORD.size, whole == RECORDS_AT_ONCE * RECORD.size
+
     def _record(self, number: int) -> tuple[int, ...]:
         """(offset, length, time, stream, 0) of one; zeros where there is none."""
         record = os.pread(self.index_fd, RECORD.size, HEADER.size + number * RECORD.size)
         return RECORD.unpack(record) if len(record) == RECORD.size else (0, 0, 0, 0, 0)
 
-    def _find(self, offset: int) -> int:
+    def find(self, offset: int) -> int:
         """The number of the record that holds `offset`, or of the first one after it."""
         low = self.header().first_record
         high = self.count(low)

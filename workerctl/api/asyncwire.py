@@ -257,6 +257,8 @@ def _copies(fds: Sequence[int]) -> tuple[int, ...]:
 
 async def connect(path: str | None) -> AsyncConnection:
     """Raises ConnectionFailed (NotRunning, SocketForbidden)."""
+    if path is None and os.environ.get("WORKER_HOST"):
+        raise ConnectionFailed("WORKER_HOST names another machine, which an AsyncClient does not reach: use a Client")
     where = wire.socket_path(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -2,7 +2,7 @@
 
     client.run(["make", "-j4"], mem="256M", cpus=2, timeout="10m", labels={"of": "nightly"})
 
-As with `workerctl run`: the working directory is the caller's, paths become absolute, and
+As with `workerctl run`, on the machine that is meant: the working directory is the caller's, paths become absolute, and
 of the environment a few variables are passed on, unless `env` gives the whole of it. The
 umask is 022 unless given (reading one's own would change it for a moment, for all threads).
 """
@@ -10,6 +10,7 @@ umask is 022 unless given (reading one's own would change it for a moment, for a
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypedDict
@@ -17,6 +18,7 @@ from typing import Any, Protocol, TypedDict
 import msgspec
 
 from workerctl.api.quantity import Duration, Size, duration, size
+from workerctl.machine import HERE, Machine
 from workerctl.spec import ENV_PASSED
 from workerd.errors import InvalidParams
 from workerd.job import (
@@ -127,18 +129,18 @@ def ref(job: JobRef) -> str:
     return job if isinstance(job, str) else job.id
 
 
-def run_params(command: JobSpec | Words, options: Mapping[str, Any]) -> RunParams:
+def run_params(command: JobSpec | Words, options: Mapping[str, Any], machine: Machine = HERE) -> RunParams:
     """Raises InvalidParams for a value that cannot be meant, TypeError for what is no
     command or no option."""
     known = _START if isinstance(command, JobSpec) else _KNOWN
     if unknown := options.keys() - known:
         raise TypeError(f"run() takes no {', '.join(sorted(unknown))} here")
-    made = command if isinstance(command, JobSpec) else _spec(command, options)
+    made = command if isinstance(command, JobSpec) else _spec(command, options, machine)
     env = options.get("env")
     has_stdin = options.get("stdin") is not None
     return RunParams(
         made,
-        passed_environment() if env is None else {_text(key, "env"): _text(env[key], "env") for key in env},
+        passed_environment(machine) if env is None else {_text(key, "env"): _text(env[key], "env") for key in env},
         after=tuple(_after(job) for job in options.get("after", ())),
         at=_microseconds(options["at"]) if "at" in options else None,
         delay=duration(options["delay"], "delay") if "delay" in options else None,
@@ -156,11 +158,11 @@ def words(command: Words) -> tuple[str, ...]:
     return tuple(_text(word, "the command") for word in command)
 
 
-def passed_environment() -> dict[str, str]:
+def passed_environment(machine: Machine) -> dict[str, str]:
     """The variables that `workerctl run` passes on, too."""
     return {
         name: value
-        for name, value in os.environ.items()
+        for name, value in machine.environment().items()
         if (name in ENV_PASSED or name.startswith("LC_")) and _is_utf8(name + value)
     }
 
@@ -173,19 +175,21 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _spec(command: Words, options: Mapping[str, Any]) -> JobSpec:
+def _spec(command: Words, options: Mapping[str, Any], machine: Machine) -> JobSpec:
     given = {name: _value(name, value) for name, value in options.items() if name not in _START and value is not None}
     limits = {_LIMITS[name]: given.pop(name) for name in _LIMITS if name in given}
+    if "rootfs" in given:
+        given["rootfs"] = _absolute(given["rootfs"], "rootfs", machine)
     inside = _as_written if "rootfs" in given else _absolute
     if "cwd" in given:
-        given["cwd"] = inside(given["cwd"], "cwd")
+        given["cwd"] = inside(given["cwd"], "cwd", machine)
     mounts = [
-        Mount(kind, inside(path, kind.value))
+        Mount(kind, inside(path, kind.value, machine))
         for kind in (MountKind.RW, MountKind.RO)
         for path in given.pop(kind.value, ())
     ]
     mounts += given.pop("mounts", ())
-    given.setdefault("cwd", "/" if "rootfs" in given else os.getcwd())
+    given.setdefault("cwd", "/" if "rootfs" in given else machine.directory())
     if "publish" in given:
         given.setdefault("net", Net.BRIDGE)
     return JobSpec(words(command), limits=Limits(**limits), mounts=tuple(mounts), **given)
@@ -196,8 +200,6 @@ def _value(name: str, value: Any) -> Any:
         return size(value, name, minimum=_SIZES[name])
     if name in _DURATIONS:
         return duration(value, name)
-    if name == "rootfs":
-        return _absolute(value, name)
     if name in _ENUMS:
         return _choice(_ENUMS[name], value, name)
     if name == "restart":
@@ -207,19 +209,19 @@ def _value(name: str, value: Any) -> Any:
     return dict(value) if name == "labels" else value
 
 
-def _absolute(path: Path, name: str) -> str:
+def _absolute(path: Path, name: str, machine: Machine) -> str:
     """As the caller means it; workerd follows no symbolic link on the way to a mount."""
     if not (given := _text(path, name)):
         raise InvalidParams(f"{name}: the path is empty", field=name)
-    return os.path.realpath(given)
+    return machine.real(given)
 
 
-def _as_written(path: Path, name: str) -> str:
+def _as_written(path: Path, name: str, _: Machine) -> str:
     """A path in another root, which is not looked up from here."""
     given = _text(path, name)
     if not given.startswith("/"):
         raise InvalidParams(f"{name}={given!r}: with rootfs this path begins with /", field=name)
-    return os.path.normpath(given)
+    return posixpath.normpath(given)
 
 
 def _choice(kind: type[Net] | type[OnTimeout] | type[Restart], value: Any, name: str) -> Any:

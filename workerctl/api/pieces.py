@@ -66,10 +66,9 @@ class Reader:
     def turn(self) -> Iterator[Piece]:
         """What there is now, TURN bytes of log at most. Afterwards `complete` says whether
         that was the end of a log that grows no more."""
-        complete = self._log.header().complete  # first: what is complete now has all its bytes below
-        last = self._log.end()
-        start = max(self.offset, self._log.header().kept_from)
-        end = min(last, start + TURN)
+        now = self._log.extent()
+        start = max(self.offset, now.start)
+        end = min(now.end, start + TURN)
         for begin, kind, when, data in self._log.timed_pieces(start, end):
             self._gone += max(0, begin - self._known)
             self.offset = self._known = begin + len(data)
@@ -77,7 +76,7 @@ class Reader:
                 gone, self._gone = self._gone, 0
                 yield Piece("stderr" if kind == STDERR else "stdout", when // 1000, begin, data, gone)
         self.offset = max(self.offset, end)
-        self.complete = complete and end >= last
+        self.complete = now.complete and end >= now.end
 
     def ended(self) -> bool:
         """After the daemon said that no more will come: whether all was given out."""

@@ -15,7 +15,7 @@ def opened(given: bytes | int | None) -> tuple[int, ...]:
         return ()
     if isinstance(given, int):
         return (os.dup(given),)
-    fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    fd = _file()
     try:
         rest = memoryview(given)
         while rest:
@@ -25,3 +25,12 @@ def opened(given: bytes | int | None) -> tuple[int, ...]:
         os.close(fd)
         raise
     return (fd,)
+
+
+def _file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("stdin", os.MFD_CLOEXEC)
+    import tempfile  # macOS and Windows, whose jobs run on another machine
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -45,15 +45,18 @@ VERBS = {
     "info": "show what the daemon is and can do",
     "doctor": "say what this machine lacks, and what to do",
     "completion": "make the Tab key work in bash, zsh or fish",
+    "dial-stdio": "connect to workerd, for -H elsewhere",
     "version": "show the versions of workerctl and workerd",
     "help": "explain a verb",
 }
+LOCAL = ("help", "doctor", "dial-stdio")
+"""verbs that have nothing to do with another machine's workerd"""
 ALIASES = {"r": "run", "s": "status", "o": "out", "k": "kill", "list": "ps", "ls": "ps", "logs": "out"}
 
 
 def load(name: str) -> VerbModule:
     # Not importlib.import_module: importing importlib's own package takes longer than a verb.
-    full_name = f"workerctl.verbs.{name}"
+    full_name = f"workerctl.verbs.{name.replace('-', '_')}"
     __import__(full_name)
     module: VerbModule = sys.modules[full_name]
     return module

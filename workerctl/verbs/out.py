@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workerctl import stdio
-from workerctl.follow import Gaps, bring, copy_whole, lined, only, open_log, painted, pump
+from workerctl.follow import Gaps, bring, copy_whole, lined, only, painted, pump
 from workerctl.options import Args, Option, UsageError, Verb
 from workerctl.wire import Connection
 from workerd.output import STDERR, STDOUT, Log, tail_offset
@@ -54,7 +54,7 @@ def main(args: Args) -> int:
         raise UsageError("the output of which job? Write: workerctl out ID")
     job_id = args.words[0]
     lines, since, until = _count(args), _moment(args, "since"), _moment(args, "until")
-    with Connection() as connection, open_log(connection, job_id) as log:
+    with Connection() as connection, connection.open_log(job_id) as log:
         start = 0 if since is None else log.offset_at(since)
         if lines is not None:
             stop = log.end() if until is None else log.offset_at(until)
@@ -71,7 +71,7 @@ def _show(connection: Connection, job_id: str, log: Log, start: int, until: int 
         pump(connection, job_id, log, start, copy, until)
     else:
         gaps = Gaps()
-        bring(log, start, copy, gaps, until)
+        bring(log, start, copy, gaps, log.extent(), until)
         gaps.tell()
     finish()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from workerctl import stdio
-from workerctl.follow import open_log
 from workerctl.options import Args, Option, UsageError, Verb
 from workerctl.verbs.out import painter_for, stream_of
 from workerctl.wire import Connection
@@ -36,9 +35,10 @@ def main(args: Args) -> int:
         raise UsageError("replay which job? Write: workerctl replay ID")
     speed, longest = _speed(args), _longest(args)
     painter = painter_for(args)
-    with Connection() as connection, open_log(connection, args.words[0]) as log:
+    with Connection() as connection, connection.open_log(args.words[0]) as log:
         last, due = 0, time.monotonic()
-        for _, stream, when, data in log.timed_pieces(log.header().kept_from, log.end(), stream_of(args)):
+        now = log.extent()
+        for _, stream, when, data in log.timed_pieces(now.start, now.end, stream_of(args)):
             due += min((when - last) / 1e9 / speed if last else 0.0, longest)
             last = when
             # Against the clock, so that delays in writing do not add up.

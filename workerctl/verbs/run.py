@@ -155,7 +155,7 @@ def main(args: Args) -> int:
             result = connection.call("job.run", params)
         else:
             result = connection.call("job.run", {**params, "stdin": True, "fds": 1}, [stdin])
-    show_started(result, as_json=args.has("json"))
+        show_started(result, as_json=args.has("json"))
     return 0
 
 
