@@ -53,6 +53,13 @@ class TestPlaces:
         assert offered("--socket=/s", "ru") == ["run"]
         assert kind("--socket", "") == (FILES, "") and kind("--socket=/r") == (FILES, "--socket=")
 
+    def test_machines_are_those_of_the_ssh_configuration(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert offered("-H", "") == ["ssh://"]
+        (tmp_path / ".ssh").mkdir()
+        (tmp_path / ".ssh" / "config").write_text("Host build *.lab\n  Port 22\nhost ci\n")
+        assert offered("ps", "-H", "ssh://") == ["ssh://build", "ssh://ci"]
+
     def test_an_alias_is_its_verb(self) -> None:
         assert offered("r", "--net", "b") == ["bridge"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def answer(words: Sequence[str]) -> int:
     try:
-        _take_socket(words)
+        _take_machine(words)
         stdio.put(complete(list(words) or [""]).text())
     except Exception:
         if os.environ.get("WORKERCTL_DEBUG") == "1":
@@ -22,10 +22,16 @@ def answer(words: Sequence[str]) -> int:
     return 0  # a person who presses Tab is not to be told of errors
 
 
-def _take_socket(words: Sequence[str]) -> None:
+def _take_machine(words: Sequence[str]) -> None:
     """The daemon that the line itself names is the one to ask for jobs."""
+    names = {"--socket": "WORKERD_SOCKET", "--host": "WORKER_HOST", "-H": "WORKER_HOST"}
     for place, word in enumerate(words[:-1]):
-        if word.startswith("--socket="):
-            os.environ["WORKERD_SOCKET"] = word.partition("=")[2]
-        elif word == "--socket" and place + 2 < len(words):
-            os.environ["WORKERD_SOCKET"] = words[place + 1]
+        flag, equals, value = word.partition("=")
+        if flag in names and equals:
+            os.environ[names[flag]] = value
+        elif flag in names and place + 2 < len(words):
+            os.environ[names[flag]] = words[place + 1]
+    if os.environ.get("WORKER_HOST", "").startswith("unix://"):
+        from workerctl.remote.address import settle
+
+        settle(os.environ["WORKER_HOST"], None)

@@ -121,6 +121,19 @@ def _users(word: str, verb: Verb) -> Found:
     return [(account.pw_name, visible(account.pw_gecos.partition(",")[0])) for account in pwd.getpwall()]
 
 
+def _hosts(word: str, verb: Verb) -> Found:
+    """As the user's ssh configuration names them."""
+    import os
+
+    try:
+        with open(os.path.expanduser("~/.ssh/config"), encoding="utf-8", errors="replace") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return [("ssh://", "")]
+    names = [name for words in lines if words and words[0].lower() == "host" for name in words[1:]]
+    return [("ssh://" + name, "") for name in names if not any(sign in name for sign in "*?!")] or [("ssh://", "")]
+
+
 def _variables(word: str, verb: Verb) -> Found:
     import os
 
@@ -171,6 +184,7 @@ def _of(table: dict[str, str]) -> Callable[[str, Verb], Found]:
 SOURCES: dict[str, Callable[[str, Verb], Found]] = {
     "ACTION": _of(ACTIONS),
     "CAP": lambda word, verb: [(one, "") for one in CAPABILITIES],
+    "HOST": _hosts,
     "ID": _jobs,
     "ID[:HOW]": _awaited,
     "KEY=VALUE": _filters,

@@ -49,7 +49,7 @@ VERBS = {
     "version": "show the versions of workerctl and workerd",
     "help": "explain a verb",
 }
-LOCAL = ("help", "doctor", "dial-stdio")
+LOCAL = ("completion", "dial-stdio", "doctor", "help")
 """verbs that have nothing to do with another machine's workerd"""
 ALIASES = {"r": "run", "s": "status", "o": "out", "k": "kill", "list": "ps", "ls": "ps", "logs": "out"}
 
