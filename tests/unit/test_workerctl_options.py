@@ -249,6 +249,7 @@ class TestSpec:
             run_params(parse(RUN, words))
         assert part in str(caught.value)
 
+
     def test_publish_brings_the_bridge(self) -> None:
         found = spec("-p", "8080:80", "-p", "5300:53/udp", "-p", "81:81/tcp")
         assert found["net"] == "bridge"
