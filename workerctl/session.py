@@ -197,6 +197,7 @@ class Session:
         self._lost_since = now if self._lost_since is None else self._lost_since
         if now - self._lost_since > PATIENCE or isinstance(error, HostUnreachable):
             raise error
+        self._end = self._log.end()  # the log needs no daemon
 
     def _show(self) -> None:
         """One piece of what there is."""
