@@ -29,14 +29,15 @@ PATIENCE = 300.0
 
 
 def main() -> int:
-    steps = json.load(sys.stdin)
-    for step in steps:
+    played = []
+    for step in json.load(sys.stdin):
         print(f"stage: {step.get('user') or ''}$ {step['command']}", file=sys.stderr)
         step["status"], output = play(step)
         step["output"] = base64.b64encode(output).decode()
+        played.append(step)
         if step["status"] != 0:
             break
-    json.dump(steps, sys.stdout)
+    json.dump(played, sys.stdout)
     return 0
 
 

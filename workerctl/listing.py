@@ -24,3 +24,17 @@ def list_jobs(connection: Connection, most: int | None = None, **params: object)
         if not answer.get("next") or (most is not None and len(jobs) >= most):
             return jobs
         more["before"] = answer["next"]
+
+
+def ask_jobs(connection: Connection, **params: object) -> int:
+    """Asks for the same and does not wait; `take_jobs` does, with the number that this gives."""
+    return connection.ask("job.list", params)
+
+
+def take_jobs(connection: Connection, number: int, **params: object) -> list[dict[str, Any]]:
+    answer = connection.take(number)
+    jobs: list[dict[str, Any]] = answer["jobs"]
+    while answer.get("next"):
+        answer = connection.call("job.list", {**params, "before": answer["next"]})
+        jobs += answer["jobs"]
+    return jobs

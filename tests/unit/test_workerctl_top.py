@@ -275,6 +275,27 @@ class TestTop:
         release.set()
         top.wait(r"job job0000500 stopped")
 
+    def test_keys_are_answered_while_a_sample_is_under_way(self, fake: FakeWorkerd, top: Watched) -> None:
+        top.wait(r"500 running")
+        whole, release, asked = fake.answers["job.list"], threading.Event(), threading.Event()
+
+        def slowly(params: protocol.ListParams) -> protocol.ListResult:
+            asked.set()
+            release.wait(30)
+            found: protocol.ListResult = whole(params)
+            return found
+
+        fake.answers["job.list"] = slowly
+        assert asked.wait(30)
+        top.type("h")
+        top.wait("choose a job")
+        top.type("x")
+        top.type("m")
+        top.wait(r"by memory(?s:.*)\njob0000500 ")
+        fake.answers["job.list"] = lambda params: protocol.ListResult((running(7),))
+        release.set()
+        top.wait(r" 1 running")
+
     def test_writes_only_what_changed(self, top: Watched) -> None:
         top.wait(r"500 running")
         top.type("h")

@@ -1,5 +1,8 @@
 """The loop of `top`: samples by the clock, keys as they come, orders to the daemon.
 
+A sample is asked for and taken when it comes, so that keys are answered at once while the
+daemon reads the figures of many jobs.
+
 Orders go over a connection of their own and are not waited for, so that a stop with a
 long grace holds up nothing. A daemon that restarts is tried again with every sample.
 """
@@ -12,7 +15,7 @@ import time
 
 from workerctl import stdio
 from workerctl.accounts import user_name
-from workerctl.listing import list_jobs
+from workerctl.listing import ask_jobs, take_jobs
 from workerctl.rates import Rates
 from workerctl.rawterm import RawTerminal
 from workerctl.top import host
@@ -50,22 +53,28 @@ class Top:
         self._orders: Connection | None = None
         self._asked: dict[int, tuple[str, str]] = {}
         self._lost = False
+        self._sampling: int | None = None
+        """the number of the request for a sample that is under way"""
         self.view = View()
 
     def run(self, terminal: RawTerminal, screen: Screen, show_output: Callable[[str], None]) -> None:
         """Until `quit`. `show_output` has the terminal for itself while it is called."""
         due = 0.0
         while True:
-            if time.monotonic() >= due:
-                self.sample()
+            if time.monotonic() >= due and self._sampling is None:
+                self._ask_sample()
                 due = time.monotonic() + self._interval
             self.draw(terminal, screen)
-            ready = self._poll(terminal, max(0.0, due - time.monotonic()))
+            # While a sample is under way it is that which is waited for.
+            left = due - time.monotonic() if self._sampling is None else self._interval
+            ready = self._poll(terminal, max(0.0, left))
             if terminal.wakeup in ready:
                 terminal.woken()
             if terminal.resized:
                 terminal.resized = False
                 screen.forget()
+            if self._sampling is not None and self._connection.fileno() in ready:
+                self._take_sample()
             if self._orders is not None and self._orders.fileno() in ready:
                 self._hear()
             for key in keys_of(os.read(stdio.STDIN, 4096)) if stdio.STDIN in ready else ():
@@ -83,13 +92,32 @@ class Top:
                     self._do(action)
 
     def sample(self) -> None:
+        """A sample now, the one under way if there is one."""
+        if self._sampling is None:
+            self._ask_sample()
+        self._take_sample()
+
+    def _ask_sample(self) -> None:
         try:
             if self._lost:
                 self._connection.reconnect()
-            jobs = [job for job in list_jobs(self._connection, **self._params) if self._matches(job)]
+            self._sampling = ask_jobs(self._connection, **self._params)
         except (ConnectionFailed, Unavailable) as error:
-            self._lost, self.view.message = True, f"{error}; trying again"
+            self._lose(error)
+
+    def _lose(self, error: WorkerError) -> None:
+        self._sampling, self._lost, self.view.message = None, True, f"{error}; trying again"
+
+    def _take_sample(self) -> None:
+        if self._sampling is None:
             return
+        try:
+            found = take_jobs(self._connection, self._sampling, **self._params)
+        except (ConnectionFailed, Unavailable) as error:
+            self._lose(error)
+            return
+        self._sampling = None
+        jobs = [job for job in found if self._matches(job)]
         if self._lost:
             self._lost, self.view.message = False, ""
         rows = self._rates.feed(jobs, time.monotonic())
@@ -110,7 +138,9 @@ class Top:
 
     def _poll(self, terminal: RawTerminal, seconds: float) -> set[int]:
         poll = select.poll()
-        for fd in (stdio.STDIN, terminal.wakeup, *([self._orders.fileno()] if self._orders else ())):
+        sampling = [self._connection.fileno()] if self._sampling is not None else []
+        orders = [self._orders.fileno()] if self._orders else []
+        for fd in (stdio.STDIN, terminal.wakeup, *sampling, *orders):
             poll.register(fd, select.POLLIN)
         return {fd for fd, _ in poll.poll(seconds * 1000)}
 
