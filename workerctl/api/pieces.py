@@ -94,14 +94,15 @@ def newest(log: Log, stream: StreamName | None, most: int) -> tuple[bytes, bool]
     number = NUMBERS[stream]
     extent = log.extent()
     parts: deque[bytes] = deque()
-    size = 0
+    size, more = 0, extent.start > 0
     for _, _, data in log.pieces(extent.start, extent.end, number):
         parts.append(data)
         size += len(data)
         while size - len(parts[0]) >= most and len(parts) > 1:
             size -= len(parts.popleft())
+            more = True
     found = b"".join(parts)
-    return found[max(0, len(found) - most) :], extent.start > 0 or len(found) > most
+    return found[max(0, len(found) - most) :], more or len(found) > most
 
 
 def log_of(fds: list[int]) -> Log:
