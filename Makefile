@@ -29,7 +29,7 @@ BENCH ?=
 # Options of `make chaos`: --kills N --jobs N --minutes N --seed N
 CHAOS ?=
 
-.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo tour pictures figures wheel wheelhouse deb deb-lint install uninstall clean
+.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo tour pictures figures docs wheel wheelhouse deb deb-lint install uninstall clean
 
 help: ## This list
 	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
@@ -66,7 +66,7 @@ fuzz: venv init ## The fuzzers, long: FUZZ_RUNS of the parser, FUZZ_REQUESTS thr
 
 lint: venv init ## ruff, mypy --strict, the C compilers' warnings, shellcheck
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict workerd workerctl hatch_build.py
+	$(BIN)/mypy --strict workerd workerctl tools.reference hatch_build.py
 	$(BIN)/python workerd/init/build.py --analyze
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); else echo 'shellcheck: not installed, skipped'; fi
 
@@ -90,6 +90,9 @@ figures: docs/figures/architecture.svg ## docs/figures/*.svg, from their text, w
 docs/figures/%.svg: docs/figures/%.dot
 	scripts/bootstrap figures
 	dot -Tsvg $< -o $@
+
+docs: venv ## The reference of the RPC, from workerd/protocol.py
+	$(BIN)/python -m tools.reference
 
 venv: $(VENV)/.made ## .venv with the editable install and the developers' tools
 

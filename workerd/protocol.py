@@ -28,7 +28,9 @@ DEFAULT_SOCKET = "/run/workerd/workerd.sock"
 JobRef = Annotated[str, Meta(min_length=1, max_length=64)]
 """an id, a unique prefix of one, or a name"""
 Micros = Annotated[int, Meta(ge=0, le=2**62)]
+"""microseconds"""
 Signal = Annotated[int, Meta(ge=1, le=64)]
+"""a signal's number"""
 Fds = Annotated[int, Meta(ge=0, le=MAX_FDS)]
 
 
