@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import os
 import random
 import select
@@ -27,8 +28,9 @@ from typing import Any
 from tests.host.daemon import ENV, ROOT, Daemon
 from tests.host.zygote import Zygote
 from workerctl import Client
-from workerd import errors, protocol
-from workerd.job import Job, JobSpec, Reason, State
+from workerd import errors, eventstore, protocol
+from workerd.events import Event
+from workerd.job import TRANSITIONS, Job, JobSpec, Reason, State
 
 PATIENCE = 120.0
 """seconds in which a job that was asked for must be over, once nobody kills any more"""
@@ -95,6 +97,7 @@ class Chaos:
         self.findings = Findings()
         self.asked: list[Asked] = []
         self.outcomes: Counter[str] = Counter()
+        self.events = 0
         self._todo = self._draw(jobs)
         self._lock = threading.Lock()
         self._calm = threading.Event()
@@ -239,7 +242,8 @@ class Chaos:
             else:
                 self._insist("job.stop", protocol.StopParams(job.id))
         by_tag = {}
-        for job in self._all_jobs():
+        self._judge_events(jobs := self._all_jobs())
+        for job in jobs:
             by_tag.setdefault(job.spec.labels["tag"], []).append(job)
         marks = Counter((self.marks / "marks").read_text().split()) if (self.marks / "marks").exists() else Counter()
         self.findings.twice += [tag for tag, count in marks.items() if count > 1]
@@ -247,6 +251,22 @@ class Chaos:
             self._judge_one(asked, by_tag.pop(asked.tag, []), marks[asked.tag])
         self.findings.wrong += [f"{tag}: nobody asked for it" for tag in by_tag]
         self._look_for_leftovers()
+
+    def _judge_events(self, jobs: list[Job]) -> None:
+        """Each job's events are its whole life, once, in an order that there is."""
+        lives: dict[str, list[Event]] = {}
+        cursors = []
+        with Client(str(self.daemon.socket)) as client:
+            for event in client.events("first", follow=False):
+                assert event.id is not None
+                cursors.append(int(event.cursor.rpartition(".")[2]))
+                lives.setdefault(event.id, []).append(event)
+        self.events = len(cursors)
+        if cursors != sorted(set(cursors)):
+            self.findings.wrong.append("events are out of order, or there twice")
+        for job in jobs:
+            wrong = _wrong_with(lives.get(job.id, []), job, whole=self.events < eventstore.KEPT)
+            self.findings.wrong += [f"events of {job.id}: {wrong}"] if wrong else []
 
     def _judge_one(self, asked: Asked, jobs: list[Job], marks: int) -> None:
         if not jobs:
@@ -328,11 +348,26 @@ class Chaos:
         known = sum(asked.id is not None for asked in self.asked)
         outcomes = ", ".join(f"{count} {reason}" for reason, count in sorted(self.outcomes.items()))
         return (
-            f"chaos, seed {self.seed}: {self.kills} kills over {len(self.asked)} jobs ({known} answered): {outcomes}\n"
+            f"chaos, seed {self.seed}: {self.kills} kills over {len(self.asked)} jobs ({known} answered), "
+            f"{self.events} events: {outcomes}\n"
             f"  {len(found.lost)} outcomes lost, {found.bytes_lost} bytes of output lost, "
             f"{len(found.twice)} jobs run twice, {len(found.wrong)} wrong, {len(found.left)} things left behind\n"
             + "".join(f"  {line}\n" for line in (*found.lost, *found.twice, *found.wrong, *found.left)[:20])
         )
+
+
+def _wrong_with(life: list[Event], job: Job, *, whole: bool) -> str | None:
+    """`whole`: none may have been removed to make room."""
+    states = [event.state for event in life if event.state is not None]
+    told = ", ".join(states)
+    if not states or states[0] is not State.STARTING:
+        return f"they begin with {told or 'nothing'}" if whole else None
+    if any(after not in TRANSITIONS[before] for before, after in itertools.pairwise(states)):
+        return f"there is no such life: {told}"
+    end = life[-1]
+    if (end.state, end.reason, end.exit_code, end.signal) != (job.state, job.reason, job.exit_code, job.signal):
+        return f"they end with {end}, the job is {job.state}, {job.reason}"
+    return None
 
 
 def main() -> int:
