@@ -90,6 +90,11 @@ def _timeout(job: dict[str, Any]) -> Verdict:
     field = "cpu_time" if job.get("timed_out") == "cpu-time" else "timeout"
     given = job["spec"].get(field) or 0
     what = f"workerd stopped it: its {'CPU time' if field == 'cpu_time' else 'time'} of {brief(given)} was over"
+    share = (_used(job).get("throttled_usec") or 0) / (job.get("duration") or given or 1)
+    if field == "timeout" and (cpus := _limit(job, "cpus")) and share >= _THROTTLED:
+        what += f", of which its limit of {cpus:g} CPUs held it back {min(share, 9.99):.0%}, all threads added"
+        limits = {"limits": {**(job["spec"].get("limits") or {}), "cpus": cpus * 2}}
+        return _changed(job, "timeout-throttled", what, "give it more CPU time", limits)
     return _changed(job, "timeout", what, "give it more time", {field: given * 2})
 
 
@@ -130,12 +135,34 @@ def _lost(job: dict[str, Any]) -> Verdict:
 
 def _signaled(job: dict[str, Any]) -> Verdict:
     number = job["signal"]
-    if number in _ITSELF:
+    if number in _ITSELF and not _asked_for(job):
         return Verdict("crashed", f"{signal_name(number)} ended it: {_ITSELF[number]}")
-    what = f"{signal_name(number)} ended it, sent by workerctl kill, by a process of the job, or from outside by root"
-    if number == 9:
+    what = f"{signal_name(number)} ended it, sent by {_sender(job)}"
+    if number == 9 and not _asked_for(job):
         what += "; not by a limit: the kernel counted no kill for want of memory"
     return Verdict("signaled", what)
+
+
+def _asked_for(job: dict[str, Any]) -> bool:
+    """Whether the signal that ended it is one that workerd was told to send."""
+    return bool((job.get("signaled") or {}).get("number") == job.get("signal"))
+
+
+def _sender(job: dict[str, Any]) -> str:
+    """Who sent the signal that ended it, as far as that can be known."""
+    reason, number = job.get("reason"), job["signal"]
+    if reason in ("stopped", "timeout"):
+        after_grace = number == 9 and job["spec"].get("stop_signal", 15) != 9
+        return "workerd, after the grace" if after_grace else "workerd"
+    if reason == "oom":
+        return "the kernel, for want of memory"
+    if _asked_for(job):
+        from workerctl.accounts import user_name
+
+        return f"workerctl kill, by {user_name(job['signaled']['uid'])}"
+    if number in _ITSELF:
+        return "the command itself" if number == 6 else "the kernel, for what the command did"
+    return "a process of the job, or from outside by its user or root; not by workerctl"
 
 
 def _exited(job: dict[str, Any]) -> Verdict:
@@ -211,6 +238,8 @@ def _facts(job: dict[str, Any], now: int) -> list[str]:
     if job.get("started"):
         ran = job.get("duration") or max(0, (job.get("finished") or now) - job["started"])
         facts.append(f"ran for {brief(ran)}")
+    if job["state"] == "finished" and job.get("signal") is not None:
+        facts.append(f"signal: {signal_name(job['signal'])}, sent by {_sender(job)}")
     return (
         facts
         + [f"{name}: {text}" for name, text in usage(job)]

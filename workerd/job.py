@@ -301,6 +301,16 @@ class StopOrder(Struct, frozen=True):
     """when the rest is killed: microseconds of CLOCK_MONOTONIC, which daemons of one boot share"""
 
 
+class SignalSent(Struct, frozen=True):
+    """A signal that somebody had workerd send to the job (job.kill)."""
+
+    number: int
+    sent: int
+    """microseconds since the epoch"""
+    uid: int
+    """whose wish it was"""
+
+
 class Job(Struct, frozen=True, omit_defaults=True):
     """A job as it is recorded and shown."""
 
@@ -323,6 +333,8 @@ class Job(Struct, frozen=True, omit_defaults=True):
     start_error: StartError | None = None
     stop_requested: bool = False
     stop: StopOrder | None = None
+    signaled: SignalSent | None = None
+    """the last one of this try"""
     clock: RunClock | None = None
     timed_out: str | None = None
     """`timeout` or `cpu-time` once that limit was reached"""

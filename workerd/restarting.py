@@ -55,6 +55,7 @@ def again(live: Job, ended: Job, wait: int, now: int, monotonic: int, output_end
         start_mono=monotonic + wait,
         started=None,
         stop=None,
+        signaled=None,
         timed_out=None,
         clock=None,
         address=None,

@@ -22,7 +22,7 @@ import msgspec
 from workerd import procfs
 from workerd.auth import Peer
 from workerd.errors import Exhausted, WrongState
-from workerd.job import Job, Reason, State, StopOrder, change
+from workerd.job import Job, Reason, SignalSent, State, StopOrder, change
 from workerd.pausing import running
 from workerd.registry import Live, Registry, monotonic, now
 
@@ -99,10 +99,11 @@ class Stopper:
                 raise WrongState(f"job {job.id} is {job.state}: it takes no signals", id=job.id, state=job.state)
         except BlockingIOError as error:
             raise Exhausted(f"job {job.id} does not take its signals; stop it", id=job.id) from error
+        live.job = msgspec.structs.replace(live.job, signaled=SignalSent(number, now(), peer.uid))
         if number == signal.SIGKILL and live.job.state is State.PAUSED:
             live.job = running(live.job)
             live.thaw()
-            await self._registry.record(live.job)
+        await self._registry.record(live.job)
         return live.job
 
     def _carry_out(self, live: Live, number: int) -> None:

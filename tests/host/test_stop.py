@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import signal
 import socket
 import threading
 import time
@@ -190,3 +192,15 @@ class TestRestartAmidTheGrace:
         time.sleep(0.7)
         own_daemon.start()
         assert own_daemon.wait(job_id, 30).reason is Reason.STOPPED
+
+
+class TestWhoSentTheSignal:
+    def test_explain_tells_workerctl_kill_from_the_job_s_own(self, daemon: Daemon) -> None:
+        asked = daemon.run("sh", "-c", "echo ready; exec sleep 1000")
+        ready(daemon, asked)
+        assert daemon.ctl("kill", "-s", "USR1", asked).returncode == 0
+        own = daemon.run("sh", "-c", "kill -USR1 $$; sleep 1000")
+        for job_id, sender in ((asked, "workerctl kill, by root"), (own, "a process of the job")):
+            assert daemon.wait(job_id).signal == signal.SIGUSR1
+            said = json.loads(daemon.ctl("explain", "--json", job_id).stdout)
+            assert said["kind"] == "signaled" and f"SIGUSR1 ended it, sent by {sender}" in said["what"]

@@ -26,6 +26,9 @@ def verdict(*arguments: Any, **fields: Any) -> Verdict:
     return explain(job(*arguments, **fields), NOW)
 
 
+SENT = {"number": 15, "sent": 5, "uid": 0}
+
+
 class TestEnded:
     @pytest.mark.parametrize(
         ("fields", "kind", "words"),
@@ -37,7 +40,10 @@ class TestEnded:
             ({"reason": "signaled", "signal": 11}, "crashed", "memory that is not its own"),
             ({"reason": "signaled", "signal": 31}, "crashed", "system call"),
             ({"reason": "signaled", "signal": 9}, "signaled", "counted no kill"),
-            ({"reason": "signaled", "signal": 15}, "signaled", "workerctl kill"),
+            ({"reason": "signaled", "signal": 15}, "signaled", "not by workerctl"),
+            ({"reason": "signaled", "signal": 15, "signaled": SENT}, "signaled", "sent by workerctl kill, by root"),
+            ({"reason": "signaled", "signal": 9, "signaled": SENT}, "signaled", "not by workerctl"),
+            ({"reason": "signaled", "signal": 11, "signaled": {**SENT, "number": 11}}, "signaled", "workerctl kill"),
             ({"reason": "stopped", "exit_code": 0}, "stopped", "exit code 0"),
             ({"reason": "oom", "signal": 9}, "machine-out-of-memory", "not by a limit of its own"),
             ({"reason": "lost", "detail": "reboot"}, "lost", "machine went down"),
@@ -63,6 +69,27 @@ class TestEnded:
         found = verdict("timeout", {"cpu_time": 5_000_000}, timed_out="cpu-time", signal=15)
         assert "CPU time of 5s" in found.what
         assert "--cpu-time 10s" in found.command
+
+    def test_time_over_because_it_was_held_back_gives_the_line_with_more_cpu(self) -> None:
+        spec = {"timeout": 60_000_000, "limits": {"cpus": 0.5}}
+        usage = {"throttled_usec": 30_000_000}
+        found = verdict("timeout", spec, timed_out="timeout", signal=15, duration=60_000_000, usage=usage)
+        assert found.kind == "timeout-throttled" and "held it back 50%" in found.what
+        assert "--cpus 1 " in found.command and "--timeout 60s" in found.command
+
+    @pytest.mark.parametrize(
+        ("fields", "sender"),
+        [
+            ({"reason": "stopped", "signal": 15}, "workerd"),
+            ({"reason": "timeout", "signal": 9}, "workerd, after the grace"),
+            ({"reason": "oom", "signal": 9}, "the kernel, for want of memory"),
+            ({"reason": "signaled", "signal": 11}, "the kernel, for what the command did"),
+            ({"reason": "signaled", "signal": 6}, "the command itself"),
+            ({"reason": "signaled", "signal": 15, "signaled": SENT}, "workerctl kill, by root"),
+        ],
+    )
+    def test_a_signal_s_sender_is_a_fact(self, fields: dict[str, Any], sender: str) -> None:
+        assert next(fact for fact in verdict(**fields).facts if fact.startswith("signal: ")).endswith(f"by {sender}")
 
     def test_killed_after_its_grace(self) -> None:
         found = verdict("stopped", {"grace": 2_000_000}, signal=9)
