@@ -109,6 +109,9 @@ class TestValues:
     def test_conditions_and_their_values(self) -> None:
         assert "state=" in offered("ps", "--filter", "")
         assert offered("ps", "--filter=state=p") == ["--filter=state=paused"]
+        assert "kind=" in offered("events", "--filter", "") and "label=" not in offered("events", "--filter", "")
+        assert offered("events", "--filter", "kind=o") == ["kind=oom"]
+        assert "{cursor}" in offered("events", "--format", "")
 
     def test_fields_of_a_template(self) -> None:
         assert offered("ps", "--format", "{id} {usage.memory_pe") == ["{id} {usage.memory_peak}"]

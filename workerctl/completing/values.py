@@ -93,12 +93,14 @@ def _labels(word: str, verb: Verb) -> Found:
 
 
 def _filters(word: str, verb: Verb) -> Found:
+    from workerctl import eventfilter
     from workerctl.completing import jobs
 
     key, equals, _ = word.partition("=")
     if not equals:
-        return [(f"{key}=", "") for key in KEYS]
+        return [(f"{one}=", "") for one in (eventfilter.KEYS if verb.name == "events" else KEYS)]
     values: dict[str, Callable[[], Found]] = {
+        "kind": lambda: [(one, "") for one in eventfilter.KINDS],
         "state": lambda: [(one, "") for one in STATES],
         "reason": lambda: [(one, "") for one in REASONS],
         "user": lambda: _users("", verb),
@@ -150,6 +152,10 @@ def _fields(word: str, verb: Verb) -> Found:
     lead = before + (brace or "{")
     if verb.name in ("info", "version"):
         return []
+    if verb.name == "events":
+        from workerctl.eventlines import FIELDS
+
+        return [(f"{lead}{name}}}", "") for name in FIELDS]
     return [(f"{lead}{name}}}", "") for name in sorted({*DERIVED, *_job_fields(field)})]
 
 
