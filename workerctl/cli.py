@@ -70,8 +70,10 @@ def dispatch(words: list[str]) -> int:
 
 
 def _choose_machine(verb: str, args: Args) -> None:
-    """$WORKER_HOST and $WORKERD_SOCKET become what the options say."""
+    """$WORKER_CLUSTER, $WORKER_HOST and $WORKERD_SOCKET become what the options say."""
     host, path = args.text("host"), args.text("socket")
+    if _choose_cluster(verb, args):
+        return
     if host is not None:
         os.environ["WORKER_HOST"] = host
     host = os.environ.get("WORKER_HOST")
@@ -85,14 +87,32 @@ def _choose_machine(verb: str, args: Args) -> None:
         os.environ["WORKERD_SOCKET"] = path
 
 
+def _choose_cluster(verb: str, args: Args) -> bool:
+    """Whether the verb is about a cluster. What was said last counts: an option, not the
+    environment."""
+    cluster = args.text("cluster")
+    if cluster is not None and (args.has("host") or args.has("socket")):
+        raise UsageError("--cluster means many machines, -H and --socket one: leave out one of them")
+    if args.has("host") or args.has("socket") or verb in LOCAL:
+        os.environ.pop("WORKER_CLUSTER", None)
+    cluster = cluster if cluster is not None else os.environ.get("WORKER_CLUSTER")
+    if not cluster or verb in LOCAL:
+        return False
+    from workerctl.dask.address import parse
+
+    os.environ["WORKER_CLUSTER"] = parse(cluster, insecure=args.has("insecure"))
+    return True
+
+
 def _global_options(words: list[str]) -> list[str]:
-    """`-H HOST` and `--socket PATH` may stand before the verb too: they are moved behind it."""
+    """`-H HOST`, `--cluster ADDRESS` and `--socket PATH` may stand before the verb too: they are moved behind it."""
     front: list[str] = []
     while words:
         flag, equals, _ = words[0].partition("=")
-        if flag not in ("-H", "--host", "--socket") and not flag.startswith("-H"):
+        if flag not in ("-H", "--host", "--cluster", "--insecure", "--socket") and not flag.startswith("-H"):
             break
-        count = 1 if equals or (flag.startswith("-H") and flag != "-H") else 2
+        alone = equals or flag == "--insecure" or (flag.startswith("-H") and flag != "-H")
+        count = 1 if alone else 2
         front, words = front + words[:count], words[count:]
     return [words[0], *front, *words[1:]] if words else front
 
@@ -121,6 +141,8 @@ def _sentence(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, UnicodeEncodeError):
         return f"this is not UTF-8, and workerd takes nothing else: {error.object}"
+    if isinstance(error, ModuleNotFoundError) and error.name in ("dask", "distributed"):
+        return "for --cluster Dask's distributed is missing here: pip install 'worker-jobs[dask]'"
     if isinstance(error, ModuleNotFoundError):
         return f"the Python package {error.name} is missing: install workerctl with what it depends on"
     return f"internal error: {type(error).__name__}: {error} (WORKERCTL_DEBUG=1 shows where)"

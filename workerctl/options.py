@@ -62,6 +62,8 @@ class Verb:
 
 COMMON = [
     Option("-H --host", "the machine: ssh://[USER@]HOST[:PORT] [$WORKER_HOST, or this one]", "HOST"),
+    Option("--cluster", "many machines, through Dask's scheduler: tls://HOST:PORT [$WORKER_CLUSTER]", "ADDRESS"),
+    Option("--insecure", "with --cluster: allow plain tcp:// beyond this machine"),
     Option("--socket", "the daemon's socket [$WORKERD_SOCKET or /run/workerd/workerd.sock]", "PATH"),
     Option("-h --help", "show this help"),
 ]

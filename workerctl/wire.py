@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from socket import socket as FullSocket
     from typing import Any, Protocol
 
+    from workerctl.dask.link import ClusterLink
     from workerctl.remote.link import Link
     from workerd.errors import WorkerError
     from workerd.output import Log
 
     class Transport(Protocol):
-        """What a Connection is made of: LocalTransport, or FarTransport through ssh."""
+        """What a Connection is made of: LocalTransport, FarTransport through ssh, or
+        ClusterTransport through Dask."""
 
         def send(self, line: bytes, fds: Sequence[int] = ()) -> None: ...
         def receive(self, size: int) -> bytes: ...
@@ -54,8 +56,13 @@ def socket_path(given: str | None = None) -> str:
     return given or os.environ.get("WORKERD_SOCKET") or DEFAULT_SOCKET
 
 
-def far() -> Link | None:
-    """The link to the machine that $WORKER_HOST names; None for this one."""
+def far() -> Link | ClusterLink | None:
+    """The link to the cluster that $WORKER_CLUSTER names, or to the machine that
+    $WORKER_HOST does; None for this machine."""
+    if cluster := os.environ.get("WORKER_CLUSTER"):
+        from workerctl.dask import link
+
+        return link.shared(cluster)
     host = os.environ.get("WORKER_HOST")
     if not host:
         return None
@@ -131,7 +138,7 @@ class Connection:
     socket of this one. Raises ConnectionFailed (NotRunning, SocketForbidden,
     HostUnreachable), perhaps only when it is first used."""
 
-    def __init__(self, path: str | None = None, link: Link | None = None) -> None:
+    def __init__(self, path: str | None = None, link: Link | ClusterLink | None = None) -> None:
         self._path = path
         self._link = far() if link is None and path is None else link
         self._transport = self._connect()

@@ -24,7 +24,7 @@ def answer(words: Sequence[str]) -> int:
 
 def _take_machine(words: Sequence[str]) -> None:
     """The daemon that the line itself names is the one to ask for jobs."""
-    names = {"--socket": "WORKERD_SOCKET", "--host": "WORKER_HOST", "-H": "WORKER_HOST"}
+    names = {"--socket": "WORKERD_SOCKET", "--host": "WORKER_HOST", "-H": "WORKER_HOST", "--cluster": "WORKER_CLUSTER"}
     for place, word in enumerate(words[:-1]):
         flag, equals, value = word.partition("=")
         if flag in names and equals:

@@ -70,7 +70,7 @@ def _asked(states: Sequence[str]) -> list[dict[str, Any]]:
 
     from workerctl.wire import Connection
 
-    if os.environ.get("WORKER_HOST"):
+    if os.environ.get("WORKER_HOST") or os.environ.get("WORKER_CLUSTER"):
         return []
 
     def late(*_: object) -> None:

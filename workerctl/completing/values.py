@@ -45,7 +45,7 @@ FILE_LIKE = {
     "SRC:DST[:ro]": FILES,
     "[DISK:]RATE": DIRECTORIES,
 }
-FREE = {"CURSOR", "KEYS", "NAME", "SIZE", "N", "LIST", "HOST:JOB[/udp]", "TIME", "REGEX"}
+FREE = {"ADDRESS", "CURSOR", "KEYS", "NAME", "NAME=AMOUNT", "SIZE", "N", "LIST", "HOST:JOB[/udp]", "TIME", "REGEX"}
 """of which nothing is known"""
 
 

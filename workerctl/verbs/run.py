@@ -81,6 +81,10 @@ VERB = Verb(
             Option("--rootfs", "use this tree as its root", "DIR"),
             Option("--read-only", "let it write nowhere but in /tmp and the like"),
         ],
+        "With --cluster": [
+            Option("--need", "what the machine is to have free beside the limits, as GPU=1", "NAME=AMOUNT", many=True),
+            Option("--retries", "run it elsewhere, so often at most, where its machine is lost [0]", "N"),
+        ],
         "For admins": [
             Option("--user", "run it as this user, whose job it then is", "USER[:GROUP]"),
             Option("--cap-add", "a capability more, for a job of root's", "CAP", many=True),
@@ -125,6 +129,10 @@ VERB = Verb(
 
 def main(args: Args) -> int:
     params = run_params(args)
+    if args.has("need") or args.has("retries"):
+        from workerctl.dask.options import cluster_params
+
+        params |= cluster_params(args)
     stays = args.has("follow") or args.has("wait")
     stdin = None
     if args.has("tty"):
