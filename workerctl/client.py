@@ -184,8 +184,10 @@ class Client:
         return result if asks.is_several(jobs) else asks.only(result)
 
     def result(self, job: JobRef, *, timeout: Duration | None = None) -> JobResult:
-        """Waits for one job; its exit code and output. Raises TimeoutError."""
-        return JobResult(self.wait(job, timeout=timeout), newest_of(self._path))
+        """Waits for one job; its exit code and output (of another machine's, that is read
+        through this client). Raises TimeoutError."""
+        ended = self.wait(job, timeout=timeout)
+        return JobResult(ended, newest_of(self._path) if self._machine() is HERE else self.newest)
 
     def stop(self, job: JobRef, *, signal: int | None = None, grace: Duration | None = None) -> Job:
         """Stop signal, `grace`, SIGKILL; returns when it is finished."""

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.daemon import Daemon
-from workerctl import AsyncClient, Client, CommandFailed, JobSpec, Reason, State, errors
+from tests.host.daemon import ROOT, Daemon
+from workerctl import AsyncClient, Client, CommandExecutor, CommandFailed, JobSpec, Reason, State, errors
 
 MIB = 1 << 20
 
@@ -275,3 +277,39 @@ class TestDaemonsDeath:
                 client.status(job)
             own_daemon.start()
             assert client.wait(job).succeeded
+
+
+class TestAnotherMachine:
+    """Through a program in ssh's place that begins its command here."""
+
+    @pytest.fixture
+    def host(self, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+        program = tmp_path / "ssh"
+        program.write_text(f"#!/bin/sh\ncd {ROOT}\nexec {sys.executable} -m workerctl dial-stdio\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("WORKER_SSH", str(program))
+        return f"ssh://there{daemon.socket}"
+
+    def test_runs_follows_and_reads(self, host: str) -> None:
+        program = (
+            "import sys\nfrom workerctl import Client\n"
+            "with Client(host=sys.argv[1]) as client:\n"
+            "    job = client.run(['sh', '-c', 'cat; echo bad >&2; exit 4'], stdin=b'far away\\n', cwd='/')\n"
+            "    print(sorted((piece.stream, piece.data) for piece in client.stream(job)))\n"
+            "    result = client.result(job)\n"
+            "    print(result.exit_code, result.stdout, result.stderr)\n"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", program, host], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ran.stdout.splitlines() == [
+            r"[('stderr', b'bad\n'), ('stdout', b'far away\n')]",
+            r"4 b'far away\n' b'bad\n'",
+        ], ran.stderr
+
+    def test_is_not_for_asyncio_which_says_so(self, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WORKER_HOST", host)
+        with pytest.raises(errors.ConnectionFailed, match="use a Client"):
+            asyncio.run(AsyncClient().info())
+        with CommandExecutor() as executor:
+            assert isinstance(executor.submit(["true"]).exception(60), errors.ConnectionFailed)
