@@ -124,6 +124,14 @@ class TestUnits:
         found = self.unit(machine, **fields)
         assert found.level == level and part in found.remedy
 
+    def test_two_installations_are_one_too_many(self, machine: Machine) -> None:
+        machine.write("/usr/lib/systemd/system/workerd.service")
+        assert self.unit(machine).level == OK
+        assert "installed twice" not in {finding.what for finding in examine(machine, ["units"])}
+        machine.write("/usr/local/lib/systemd/system/workerd.service")
+        found = machine.finding("units", "installed twice")
+        assert found.level == WARNING and found.found.startswith("in /usr/local/lib/systemd/system and /usr/lib/")
+
     def test_without_systemd(self, machine: Machine) -> None:
         assert machine.finding("units", "systemd").level == WARNING
 

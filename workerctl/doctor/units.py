@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 UNITS = ("workerd.socket", "workerd-jobs.service", "workerd.service")
 LEAST = 252
 FIELDS = "Id,LoadState,ActiveState,SubState,Result,UnitFileState,NRestarts,NeedDaemonReload"
+DIRECTORIES = ("/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
+"""where make install and the package put units; the first that has one wins (systemd.unit(5)).
+/etc, which goes before both, is the administrator's own."""
 
 
 def check(host: Host) -> Iterator[Finding]:
@@ -25,6 +28,15 @@ def check(host: Host) -> Iterator[Finding]:
         return
     for block in ran[1].split("\n\n"):
         yield _unit(host, dict(line.partition("=")[::2] for line in block.splitlines()))
+    yield from _installed_twice(host)
+
+
+def _installed_twice(host: Host) -> Iterator[Finding]:
+    found = [directory for directory in DIRECTORIES if host.exists(f"{directory}/workerd.service")]
+    if len(found) > 1:
+        said = f"in {' and '.join(found)}: the first counts"
+        remedy = "uninstall one: make uninstall (PREFIX=… as it was installed), or apt remove worker-jobs; jobs end"
+        yield Finding("installed twice", WARNING, said, remedy)
 
 
 def _version(host: Host) -> Finding:
@@ -41,9 +53,8 @@ def _version(host: Host) -> Finding:
 def _unit(host: Host, unit: dict[str, str]) -> Finding:
     name, state = unit.get("Id", "?"), f"{unit.get('ActiveState')} ({unit.get('SubState')})"
     if unit.get("LoadState") != "loaded":
-        return Finding(
-            name, FAILED, f"is {unit.get('LoadState')}", "install worker (make install), or: systemctl daemon-reload"
-        )
+        remedy = "install worker (its package, or make install), or: systemctl daemon-reload"
+        return Finding(name, FAILED, f"is {unit.get('LoadState')}", remedy)
     if unit.get("NeedDaemonReload") == "yes":
         return Finding(name, WARNING, f"{state}; its file has changed", "systemctl daemon-reload")
     if unit.get("ActiveState") in ("active", "reloading"):
