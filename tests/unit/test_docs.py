@@ -127,7 +127,8 @@ class TestLinks:
     @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
     def test_lead_somewhere(self, page: Path) -> None:
         broken = []
-        for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        text = re.sub(r"`[^`\n]*`", "", prose(page))  # a pattern in code may look like a link
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
             if target.startswith("https://"):
                 continue
             path, _, anchor = target.partition("#")
