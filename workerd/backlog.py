@@ -30,15 +30,19 @@ class Change(NamedTuple):
     events: tuple[Entry, ...]
 
 
-Commit = Callable[[Store, Job, Sequence[Entry]], None]
-
-
 class Backlog:
-    """`commit` is how one change of one job is committed, with its events."""
+    """`write` is how one change of one job is written, with its events, and `after` what
+    is done once it is committed; both in the store's thread."""
 
-    def __init__(self, store: StoreThread, commit: Commit) -> None:
+    def __init__(
+        self,
+        store: StoreThread,
+        write: Callable[[Store, Job, Sequence[Entry]], None],
+        after: Callable[[Store, Job], None] = lambda store, job: None,
+    ) -> None:
         self._store = store
-        self._commit = commit
+        self._write = write
+        self._after = after
         self._loop = asyncio.get_running_loop()
         self._jobs: dict[str, Change] = {}
         self._committed: dict[str, asyncio.Future[None]] = {}
@@ -63,7 +67,9 @@ class Backlog:
         if (older := self._jobs.pop(job.id, None)) is not None:
             events = (*older.events, *events)
         try:
-            await self._store.call(lambda store: self._commit(store, job, events))
+            await self._store.change(
+                lambda store: self._write(store, job, events), lambda store: self._after(store, job)
+            )
         except NoSuchJob:
             raise
         except WorkerError as error:
@@ -104,7 +110,8 @@ class Backlog:
     def _commit_all(self, store: Store, changes: Sequence[Change]) -> None:
         for change in changes:
             try:
-                self._commit(store, *change)
+                self._write(store, change.job, change.events)
+                self._after(store, change.job)
             except NoSuchJob:
                 continue  # forgotten meanwhile
 

@@ -15,12 +15,13 @@ import os
 import msgspec
 
 from workerd import exitrecord, jobrecord, outcome, procfs
+from workerd.clearing import clear
 from workerd.events import changes, entries
 from workerd.job import Job, JobSpec, RunClock, State, change
 from workerd.pausing import reconcile
 from workerd.registry import Live, monotonic, now
 from workerd.stopping import Stopper
-from workerd.supervisor import Supervisor, clear, take_account
+from workerd.supervisor import Supervisor, take_account
 
 log = logging.getLogger("workerd")
 

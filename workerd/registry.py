@@ -17,7 +17,7 @@ import msgspec
 
 from workerd import jobrecord, output
 from workerd.auth import Peer, is_admin, may_see
-from workerd.backlog import Backlog
+from workerd.backlog import Backlog, Change
 from workerd.config import Config
 from workerd.errors import Exhausted, NameTaken
 from workerd.events import Entry, changes, entries
@@ -31,6 +31,9 @@ from workerd.storethread import StoreThread
 T = TypeVar("T")
 
 log = logging.getLogger("workerd")
+
+_SOON = 0.05
+"""seconds that a change may wait for its commit with nobody waiting for that"""
 
 
 def now() -> int:
@@ -97,13 +100,16 @@ class Registry:
         self._directory = directory
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._backlog = Backlog(store, self._commit)
+        self._backlog = Backlog(store, Store.update, self._keep_end)
         self._live: dict[str, Live] = {}
+        self._soon: dict[str, Change] = {}
+        self._soon_timer: asyncio.TimerHandle | None = None
+        self._soon_task: asyncio.Task[None] | None = None
         self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
         self.waits_for: Callable[[Job], str | None] = lambda job: None
         """says why a queued job waits"""
         self.observers: list[Callable[[Job], None]] = []
-        """called with each job as it was just committed, in order; must not block"""
+        """called with each job as it was just recorded, in order; must not block"""
 
     def __iter__(self) -> Iterator[Live]:
         return iter(tuple(self._live.values()))
@@ -115,12 +121,15 @@ class Registry:
     def close(self) -> None:
         """Nobody waits for the disk any more."""
         self._backlog.close()
+        if self._soon_timer is not None:
+            self._soon_timer.cancel()
 
     def add(self, live: Live) -> None:
         self._live[live.job.id] = live
 
     def discard(self, job_id: str) -> None:
         self._live.pop(job_id, None)
+        self._soon.pop(job_id, None)
 
     def get(self, job_id: str) -> Live | None:
         """By its full id."""
@@ -136,16 +145,17 @@ class Registry:
         self._live[job.id] = live  # counts against the totals from here on
         events = self._events(live, job)
         try:
-            await self.call(lambda store: self._admit(store, job, env, events))
+            await self._store.change(
+                lambda store: store.insert(job, env, events), lambda store: self._keep_admission(store, job, env)
+            )
         except BaseException:
             del self._live[job.id]
             raise
         self._store.sync_soon()
         self._tell(job)
 
-    def _admit(self, store: Store, job: Job, env: dict[str, str], events: Sequence[Entry]) -> None:
+    def _keep_admission(self, store: Store, job: Job, env: dict[str, str]) -> None:
         """In the store's thread."""
-        store.insert(job, env, events)
         try:
             jobrecord.admit(self._directory(job.id), job, env)
         except OSError as error:
@@ -158,11 +168,40 @@ class Registry:
         """Commit a changed job, which holds from now on: False where the disk is full or
         fails, and it is committed as soon as that works again. `used` is what its last
         try had used, where it is to be tried again. Raises NoSuchJob."""
-        committed = await self._backlog.commit(job, self._events(self._live.get(job.id), job, used))
+        events = self._events(self._live.get(job.id), job, used)
+        if (older := self._soon.pop(job.id, None)) is not None:
+            events = (*older.events, *events)
+        committed = await self._backlog.commit(job, events)
         if job.state is State.FINISHED:
             self._store.sync_soon()
         self._tell(job)
         return committed
+
+    def record_soon(self, job: Job) -> None:
+        """As `record`, of a change that the next start of workerd would find by itself:
+        it is committed with others, moments from now, or with the next change of the job
+        where that is earlier. Whoever reads the store finds it there."""
+        older = self._soon.get(job.id, Change(job, ()))
+        self._soon[job.id] = Change(job, (*older.events, *self._events(self._live.get(job.id), job)))
+        if self._soon_timer is None:
+            self._soon_timer = self._loop.call_later(_SOON, self._begin_commit)
+        self._tell(job)
+
+    def _begin_commit(self) -> None:
+        self._soon_task = self._loop.create_task(self._commit_soon())
+
+    async def _commit_soon(self) -> None:
+        if self._soon_timer is not None:
+            self._soon_timer.cancel()
+            self._soon_timer = None
+        for done in await asyncio.gather(*map(self._commit_newest, tuple(self._soon)), return_exceptions=True):
+            if isinstance(done, Exception):
+                log.error("a running job could not be recorded: %s", done)
+
+    async def _commit_newest(self, job_id: str) -> None:
+        change = self._soon.pop(job_id, None)
+        if change is not None:  # not committed with a later one
+            await self._backlog.commit(*change)
 
     def _events(self, live: Live | None, job: Job, used: Usage | None = None) -> tuple[Entry, ...]:
         """What happens to the job by being recorded as this now."""
@@ -171,9 +210,8 @@ class Registry:
         before, live.recorded = live.recorded, job
         return entries(changes(before, job, now(), used))
 
-    def _commit(self, store: Store, job: Job, events: Sequence[Entry]) -> None:
+    def _keep_end(self, store: Store, job: Job) -> None:
         """In the store's thread."""
-        store.update(job, events)
         if job.state is State.FINISHED:
             try:
                 jobrecord.finish(self._directory(job.id), job)
@@ -209,7 +247,9 @@ class Registry:
             await self.record(renamed)
         else:
             events = entries(changes(job, renamed, now()))
-            await self.call(lambda store: self._commit(store, renamed, events))
+            await self._store.change(
+                lambda store: store.update(renamed, events), lambda store: self._keep_end(store, renamed)
+            )
         return renamed
 
     async def settle(self, live: Live) -> bool:
@@ -284,6 +324,8 @@ class Registry:
 
     async def call(self, function: Callable[[Store], T]) -> T:
         """In the store's thread."""
+        if self._soon:
+            await self._commit_soon()
         return await self._store.call(function)
 
     def _with_usage(self, job: Job) -> Job:

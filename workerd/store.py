@@ -63,6 +63,7 @@ Ids = list[str]
 Owners = list[tuple[str, int]]
 Rows = list[tuple[Any, ...]]
 Values = list[Any]
+Refusals = list[Exception | None]
 
 _encode = msgspec.json.Encoder().encode
 _decode_job = msgspec.json.Decoder(Job).decode
@@ -92,7 +93,9 @@ class Store:
         self.set_aside = set_aside
         """where the unusable file that this one replaces is now"""
         self._db = db
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._joined: list[Entry] = []
+        """events of the transaction under way that were written with parts of it"""
         with translated(path):
             self._events = EventTable(db, procfs.boot_id())
 
@@ -311,10 +314,35 @@ class Store:
         with self._lock, translated(self.path):
             return self._db.execute(query, values).fetchall()
 
+    def together(self, writes: Sequence[Callable[[Self], None]]) -> Refusals:
+        """Carry out changes in one transaction or, where that fails, each in its own:
+        what each of them raised then, or None."""
+        if len(writes) > 1:
+            with suppress(Exception):  # then nothing of it was made, and below it shows whose fault it was
+                with self._transaction():
+                    for write in writes:
+                        write(self)
+                return [None] * len(writes)
+        return [self._refusal(write) for write in writes]
+
+    def _refusal(self, write: Callable[[Self], None]) -> Exception | None:
+        try:
+            write(self)
+        except Exception as error:
+            return error
+        return None
+
     @contextmanager
     def _transaction(self, events: Sequence[Entry] = ()) -> Iterator[sqlite3.Connection]:
-        """Committed with what is done in it: these events, unless they are there already."""
+        """Committed with what is done in it, or with all of a larger one that is under
+        way: these events, unless they are there already."""
         with self._lock, translated(self.path):
+            if self._db.in_transaction:
+                yield self._db
+                self._events.append(self._db, events)
+                self._joined += events
+                return
+            self._joined = []
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -326,10 +354,11 @@ class Store:
                     self._db.execute("ROLLBACK")
                 self._events.stale = True
                 raise
-        for entry in events:
+        written = (*self._joined, *events)
+        for entry in written:
             entry.written = True
-        if events:
-            self.on_events({entry.event.uid for entry in events if entry.event.uid is not None})
+        if written:
+            self.on_events({entry.event.uid for entry in written if entry.event.uid is not None})
 
 
 def _job(record: bytes) -> Job:

@@ -1,12 +1,17 @@
-"""The store's own threads: the loop never waits for the disk."""
+"""The store's own threads: the loop never waits for the disk.
+
+What is asked for while the thread is at work is done together at its next turn: one
+wake-up each way, and one transaction for all changes of jobs among it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from workerd.errors import WorkerError
 from workerd.store import Store
@@ -19,11 +24,25 @@ SYNC_AFTER = 0.1
 """seconds in which commits are gathered, so that a thousand of them are one wait for the disk"""
 
 
+class _Asked(NamedTuple):
+    future: asyncio.Future[Any]
+    write: Callable[[Store], None] | None
+    """in a transaction with others"""
+    function: Callable[[Store], Any]
+    """after it, by itself"""
+
+
+_Answer = tuple[_Asked, Any, BaseException | None]
+
+
 class StoreThread:
     """Calls are carried out one by one, in the order they were made in."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._loop = asyncio.get_running_loop()
+        self._asked: list[_Asked] = []
+        self._working = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._syncs = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-sync")
         self._timer: asyncio.TimerHandle | None = None
@@ -32,7 +51,63 @@ class StoreThread:
         self._closed = False
 
     async def call(self, function: Callable[[Store], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, self.store)
+        result: T = await self._ask(None, function)
+        return result
+
+    async def change(self, write: Callable[[Store], None], then: Callable[[Store], None]) -> None:
+        """`write` within a transaction, which it may share with other calls' and which is
+        tried again without those where it fails; and, once that is committed, `then`.
+        Raises what they raise."""
+        await self._ask(write, then)
+
+    def _ask(self, write: Callable[[Store], None] | None, function: Callable[[Store], Any]) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._asked.append(_Asked(future, write, function))
+        if not self._working:
+            self._begin()
+        return future
+
+    def _begin(self) -> None:
+        asked, self._asked = self._asked, []
+        self._working = True
+        self._thread.submit(self._work, asked)
+
+    def _work(self, asked: Sequence[_Asked]) -> None:
+        """In the thread."""
+        answers = self._carry_out_all(asked)
+        self._loop.call_soon_threadsafe(self._answer, answers)
+
+    def _carry_out_all(self, asked: Sequence[_Asked]) -> list[_Answer]:
+        answers: list[_Answer] = []
+        wanted = (each for each in asked if not each.future.cancelled())
+        for changes, same in itertools.groupby(wanted, lambda each: each.write is not None):
+            group = list(same)
+            answers += self._change(group) if changes else map(self._carry_out, group)
+        return answers
+
+    def _change(self, asked: Sequence[_Asked]) -> Iterator[_Answer]:
+        refused = self.store.together([each.write for each in asked if each.write is not None])
+        for each, error in zip(asked, refused, strict=True):
+            yield self._carry_out(each) if error is None else (each, None, error)
+
+    def _carry_out(self, asked: _Asked) -> _Answer:
+        try:
+            return asked, asked.function(self.store), None
+        except BaseException as error:
+            return asked, None, error
+
+    def _answer(self, answers: Sequence[_Answer]) -> None:
+        if self._asked:
+            self._begin()
+        else:
+            self._working = False
+        for asked, result, error in answers:
+            if asked.future.done():
+                continue  # nobody waits any more
+            if error is None:
+                asked.future.set_result(result)
+            else:
+                asked.future.set_exception(error)
 
     def sync_soon(self) -> None:
         """Have what is committed so far on the disk moments from now, so that a power
@@ -48,6 +123,7 @@ class StoreThread:
         if self._timer is not None:
             self._timer.cancel()
         self._thread.shutdown()
+        self._carry_out_all(self._asked)
         self._syncs.shutdown()
         self.store.close()
 

@@ -20,6 +20,7 @@ import msgspec
 
 from workerd import admission, exitrecord, jobfiles, launcher, outcome, procfs, restarting, sandbox, trylog
 from workerd.cgroup import CgroupTree
+from workerd.clearing import Clearing
 from workerd.errors import Exhausted, InternalError, StartFailed, WorkerError
 from workerd.followers import Followers
 from workerd.job import Job, Net, Reason, Restart, RunClock, StartError, State, Usage, change
@@ -36,9 +37,6 @@ log = logging.getLogger("workerd")
 
 NETS = frozenset(Net)
 """network modes that there are"""
-_EMPTY_PATIENCE = 3.0
-"""seconds in which a killed cgroup should be empty"""
-_TRIES = 3
 _PATH_PATIENCE = 10.0
 """seconds that looking up a path of the caller's may take"""
 _START_AGAIN = 5_000_000
@@ -83,7 +81,7 @@ class Supervisor:
         self._lasting: set[asyncio.Task[object]] = set()
         self.cleared: Callable[[Live], None] = lambda live: None
         """called when nothing is left of the last try of a job that is to run again"""
-        self._leftovers: list[tuple[JobCgroup | None, JobFiles]] = []
+        self._clearing = Clearing()
         self.launcher = launcher.Launcher(
             self._loop, place.init_path, (place.state_dir, place.runtime_dir, *place.hidden)
         )
@@ -215,7 +213,7 @@ class Supervisor:
             live.job = msgspec.structs.replace(live.job, **fields)
         # Nobody waits for this commit: a daemon that dies before it finds the job running
         # in its cgroup, and takes it up as that (workerd.recovery).
-        self._tasks.create_task(self._survive(live, self.registry.record(live.job)))
+        self.registry.record_soon(live.job)
         self.watch(live)
 
     async def _prepare(self, live: Live) -> tuple[JobCgroup, jobfiles.OpenFiles]:
@@ -382,13 +380,9 @@ class Supervisor:
         self.cleared(live)
 
     async def _clear(self, live: Live) -> None:
-        """Remove the job's cgroup and run-time files. What cannot be removed now is
-        tried again at the next such moment, and when the daemon starts."""
-        leftovers, self._leftovers = self._leftovers, []
+        """Remove the job's cgroup and run-time files."""
         cgroup, live.cgroup = live.cgroup, None
-        for each in ((cgroup, live.files), *leftovers):
-            if not await asyncio.to_thread(clear, *each):
-                self._leftovers.append(each)
+        await self._clearing.clear(cgroup, live.files)
 
 
 def _start_ticks(pid: int) -> int | None:
@@ -411,42 +405,6 @@ def take_account(cgroup: JobCgroup | None) -> Account:
     return (
         Account(None, oom_killed=False) if cgroup is None else Account(cgroup.usage(), oom_killed=cgroup.oom_killed())
     )
-
-
-def clear(cgroup: JobCgroup | None, files: JobFiles) -> bool:
-    """Remove a dead job's cgroup and run-time files, or say in the log why not; blocks.
-    Can run twice."""
-    if cgroup is not None:
-        if not remove_cgroup(cgroup):
-            return False
-        cgroup.close()
-    try:
-        files.remove_runtime()
-    except OSError as error:
-        log.error("%s remains: %s", files.runtime, error)
-        return False
-    return True
-
-
-def remove_cgroup(cgroup: JobCgroup) -> bool:
-    """Kill what is in it until it can be removed: a first stage of worker-init that is
-    only now about to clone gets in just before, or fails for want of its cgroup."""
-    try:
-        for _ in range(_TRIES):
-            if not cgroup.wait_empty(0):
-                cgroup.kill()
-                cgroup.wait_empty(_EMPTY_PATIENCE)
-            try:
-                cgroup.remove()
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-            else:
-                return True
-        log.error("%s remains: a process in it cannot be killed (state D, or out of reach)", cgroup.path)
-    except OSError as error:
-        log.error("%s remains: %s", cgroup.path, error)
-    return False
 
 
 def as_worker_error(error: OSError) -> WorkerError:

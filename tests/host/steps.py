@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from workerd import exitrecord, jobfiles, jobrecord, launcher, outcome, supervisor
 from workerd.cgroup import CgroupTree
+from workerd.job import State
 from workerd.jobcgroup import JobCgroup
 from workerd.launcher import Launcher
 from workerd.registry import Registry
@@ -23,6 +24,8 @@ from workerd.supervisor import Supervisor
 class Step(NamedTuple):
     owner: Any
     name: str
+    state: State | None = None
+    """counts only where it is done with a job in this state"""
 
 
 START = {
@@ -35,10 +38,10 @@ START = {
     "spawn": Step(Launcher, "_spawn"),
     "parse": Step(launcher, "_parse"),
     "watch": Step(Supervisor, "watch"),
-    "running.update": Step(Store, "update"),
+    "running.update": Step(Store, "update", State.RUNNING),
 }
 STOP = {
-    "stop.update": Step(Store, "update"),
+    "stop.update": Step(Store, "update", State.STOPPING),
     "stop.signal": Step(jobfiles.JobFiles, "signal"),
     "stop.kill-all": Step(Stopper, "_kill_all"),
     "stop.carry-out": Step(Stopper, "_carry_out"),
@@ -48,7 +51,7 @@ FINISH = {
     "reap": Step(launcher, "reap"),
     "exitrecord.read": Step(exitrecord, "read"),
     "judge": Step(outcome, "judge"),
-    "end.update": Step(Store, "update"),
+    "end.update": Step(Store, "update", State.FINISHED),
     "jobrecord.finish": Step(jobrecord, "finish"),
     "release": Step(Registry, "release"),
     "cgroup.remove": Step(JobCgroup, "remove"),
@@ -65,16 +68,18 @@ def names() -> list[str]:
 def arm(text: str) -> None:
     """`before:STEP:N`: SIGKILL to ourselves at the Nth time that the step is reached."""
     when, step, count = text.split(":")
-    owner, name = ALL[step]
-    setattr(owner, name, _killing(getattr(owner, name), when, int(count)))
+    owner, name, state = ALL[step]
+    setattr(owner, name, _killing(getattr(owner, name), when, int(count), state))
 
 
-def _killing(function: Callable[..., Any], when: str, count: int) -> Callable[..., Any]:
+def _killing(function: Callable[..., Any], when: str, count: int, state: State | None) -> Callable[..., Any]:
     reached = 0
 
     @functools.wraps(function)
     def step(*arguments: Any, **named: Any) -> Any:
         nonlocal reached
+        if state is not None and arguments[-1].state is not state:
+            return function(*arguments, **named)
         reached += 1
         if reached == count and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)

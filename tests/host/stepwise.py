@@ -50,11 +50,10 @@ class Stepwise:
     def _round(self, name: str, number: int) -> list[str]:
         self.rounds += 1
         step = name.partition(":")[2]
-        # The first update is that of the start (`running`), the next one of the stop or the end.
-        which = {"stop.update": 2, "end.update": 2}.get(step, 1)
         tag = f"{name}-{number}"
-        self._start(f"{name}:{which}")
-        job_id = self._drive(tag, stop=step in steps.STOP)
+        self._start(f"{name}:1")
+        # That a job runs is committed a little later, and not at all where it ends before.
+        job_id = self._drive(tag, stop=step in steps.STOP, seconds=0.2 if step == "running.update" else 0)
         if self._end(kill=False):
             self.reached.add(name)
         self._start("-")
@@ -62,9 +61,10 @@ class Stepwise:
         self._end(kill=True)
         return [f"{tag}: {text}" for text in wrong]
 
-    def _drive(self, tag: str, *, stop: bool) -> str | None:
-        """Ask for a job, and to stop it; whatever of that the daemon lives to see."""
-        script = f"echo {tag} >> marks; seq 1000; exit 3"
+    def _drive(self, tag: str, *, stop: bool, seconds: float) -> str | None:
+        """Ask for a job that lasts `seconds`, and to stop it; whatever of that the daemon
+        lives to see."""
+        script = f"echo {tag} >> marks; seq 1000; sleep {seconds:g}; exit 3"
         if stop:
             script = f"trap '' TERM; echo {tag} >> marks; seq 1000; while :; do sleep 0.05; done"
         job_id = None
