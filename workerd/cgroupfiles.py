@@ -177,7 +177,8 @@ class Pressure(Account[int]):
     """The `some` total of a PSI file, in microseconds."""
 
     def sanitize_get(self, value: str) -> int:
-        return int(parse_nested(value)["some"]["total"])
+        some, _, _ = value.partition("\n")
+        return int(some.rpartition("total=")[2])
 
 
 class V2Controller(Controller):

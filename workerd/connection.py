@@ -24,7 +24,7 @@ from workerd.batch import Batch
 from workerd.clientfds import ClientFds
 from workerd.errors import Exhausted, InvalidParams, ParseError, RequestError, WorkerError
 from workerd.outbox import Outbox
-from workerd.service import Answer, Call, Handler
+from workerd.service import Answer, Call, Handler, QuickHandler
 
 log = logging.getLogger("workerd")
 
@@ -44,6 +44,7 @@ class Owner(Protocol):
     loop: asyncio.AbstractEventLoop
     tasks: asyncio.TaskGroup
     handlers: dict[str, Handler]
+    quick: dict[str, QuickHandler]
     client_fds: ClientFds
 
     def enqueue(self, connection: Connection) -> None:
@@ -265,7 +266,23 @@ class Connection:
             self._discard(self._claim(min(len(self._fds), protocol.claimed_fds(request))))
             self.answer(None if notification else protocol.encode_error(request_id, error), (), batch)
             return
-        self._start(request.method, Call(self.peer, params, fds), request_id, notification, batch, len(data))
+        call = Call(self.peer, params, fds)
+        line = self._at_once(request.method, call, request_id)
+        if line is None:
+            self._start(request.method, call, request_id, notification, batch, len(data))
+        else:
+            self.answer(None if notification else line, (), batch)
+
+    def _at_once(self, method: str, call: Call, request_id: protocol.RequestId) -> bytes | None:
+        """The answer that needs nobody to be waited for, and so no task; None where it does."""
+        handler = self._server.quick.get(method)
+        if handler is None or call.fds:
+            return None
+        try:
+            result = handler(call)
+            return None if result is None else protocol.encode_result(request_id, result)
+        except Exception:
+            return _internal_error(method, request_id)
 
     def _start(
         self,
@@ -312,9 +329,7 @@ class Connection:
         except WorkerError as error:
             line = protocol.encode_error(request_id, error)
         except Exception:
-            log.exception("%s failed", method)
-            internal = errors.InternalError("internal error; workerd's log has the details")
-            line = protocol.encode_error(request_id, internal)
+            line = _internal_error(method, request_id)
         finally:
             self._discard(call.fds)
         if notification or (batch is not None and answer.fds):
@@ -347,3 +362,10 @@ class Connection:
             self.close()
         elif not self._closed:
             self._update_reading()
+
+
+def _internal_error(method: str, request_id: protocol.RequestId) -> bytes:
+    """Of an exception that nobody expected; the log has its traceback."""
+    log.exception("%s failed", method)
+    internal = errors.InternalError("internal error; workerd's log has the details")
+    return protocol.encode_error(request_id, internal)

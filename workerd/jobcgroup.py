@@ -91,32 +91,50 @@ class JobCgroup:
             )
 
     def usage(self) -> Usage:
-        """What the job has used until now. Twelve small reads. Nested cgroups
-        that the job made are included. `oom_kills` is the kernel's count, in which
-        a process killed with its whole group may be two."""
+        """What the job has used until now: one small read a figure, of the controllers
+        that there are. Nested cgroups that the job made are included. `oom_kills` is
+        the kernel's count, in which a process killed with its whole group may be two."""
         node = self._node
-        cpu, memory, pids = node.cpu.stat or {}, node.memory.events or {}, node.pids.events or {}
-        read, written = _io_bytes(node.io.stat)
+        cpu = node.cpu.stat or {}
         return Usage(
             cpu_usec=cpu.get("usage_usec"),
             cpu_user_usec=cpu.get("user_usec"),
             cpu_system_usec=cpu.get("system_usec"),
             throttled_usec=cpu.get("throttled_usec"),
             throttled_periods=cpu.get("nr_throttled"),
-            memory_current=node.memory.current,
-            memory_peak=node.memory.peak,
-            swap_peak=node.memory.swap_peak,
-            memory_max_hits=memory.get("max"),
-            oom_kills=memory.get("oom_kill"),
-            io_read_bytes=read,
-            io_write_bytes=written,
-            pids_current=node.pids.current,
-            pids_peak=node.pids.peak,
-            pids_max_hits=pids.get("max"),
             cpu_pressure_usec=node.pressure.cpu,
             memory_pressure_usec=node.pressure.memory,
             io_pressure_usec=node.pressure.io,
+            **self._memory_usage(),
+            **self._io_usage(),
+            **self._pids_usage(),
         )
+
+    def _memory_usage(self) -> dict[str, int | None]:
+        if "memory" not in self._context.available:
+            return {}
+        memory = self._node.memory
+        events = memory.events or {}
+        return {
+            "memory_current": memory.current,
+            "memory_peak": memory.peak,
+            "swap_peak": memory.swap_peak,
+            "memory_max_hits": events.get("max"),
+            "oom_kills": events.get("oom_kill"),
+        }
+
+    def _io_usage(self) -> dict[str, int | None]:
+        if "io" not in self._context.available:
+            return {}
+        read, written = _io_bytes(self._node.io.stat)
+        return {"io_read_bytes": read, "io_write_bytes": written}
+
+    def _pids_usage(self) -> dict[str, int | None]:
+        if "pids" not in self._context.available:
+            return {}
+        pids = self._node.pids
+        events = pids.events or {}
+        return {"pids_current": pids.current, "pids_peak": pids.peak, "pids_max_hits": events.get("max")}
 
     def counted_in(self) -> list[str]:
         """The files that the kernel notifies of when `counts` change (inotify(7))."""
@@ -136,6 +154,8 @@ class JobCgroup:
         """Whether the kernel killed any of the job's processes for want of memory,
         be it the job's limit, the user's total or the machine's memory that was
         reached: the kill is counted where the victim was, and in its ancestors."""
+        if "memory" not in self._context.available:
+            return False
         return (self._node.memory.events or {}).get("oom_kill", 0) > 0
 
     def populated(self) -> bool:

@@ -102,6 +102,8 @@ class Registry:
         self._loop = asyncio.get_running_loop()
         self._backlog = Backlog(store, Store.update, self._keep_end)
         self._live: dict[str, Live] = {}
+        self._told: dict[str, tuple[Job, Job]] = {}
+        """this turn's answers: id → the job as it was, and with what it had used"""
         self._soon: dict[str, Change] = {}
         self._soon_timer: asyncio.TimerHandle | None = None
         self._soon_task: asyncio.Task[None] | None = None
@@ -297,6 +299,20 @@ class Registry:
     async def status(self, peer: Peer, ref: str) -> Job:
         """As `find`, with what a live job has used so far."""
         return self._with_usage(await self.find(peer, ref))
+
+    def status_at_hand(self, peer: Peer, ref: str) -> Job | None:
+        """As `status`, of a live job by its full id; None of any other. However many ask
+        within one turn of the loop, the kernel is asked once."""
+        live = self._live.get(ref)
+        if live is None or not may_see(peer, live.job.uid, self.config.policy):
+            return None
+        before, told = self._told.get(ref, (None, None))
+        if told is None or before is not live.job:
+            told = self._with_usage(live.job)
+            if not self._told:
+                self._loop.call_soon(self._told.clear)
+            self._told[ref] = (live.job, told)
+        return told
 
     async def list(self, peer: Peer, params: ListParams) -> list[Job]:
         """Newest first; one more than `limit` where there is more."""

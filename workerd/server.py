@@ -48,6 +48,7 @@ class Server:
     ) -> None:
         self._sock = sock
         self.handlers = service.handlers
+        self.quick = service.quick
         self.tasks = tasks
         self.loop = asyncio.get_running_loop()
         self.client_fds = ClientFds(self.loop)

@@ -43,6 +43,8 @@ class Call(NamedTuple):
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
+QuickHandler = Callable[[Call], Struct | None]
+"""the result where it is at hand; None: ask the Handler"""
 
 
 class Service:
@@ -70,6 +72,8 @@ class Service:
             "daemon.info": self._info,
         }
 
+        self.quick: dict[str, QuickHandler] = {"job.status": self._status_at_hand}
+
     async def _run(self, call: Call) -> Answer:
         params: protocol.RunParams = call.params
         if params.stdin and params.spec.tty:
@@ -82,6 +86,9 @@ class Service:
     async def _rerun(self, call: Call) -> Answer:
         job = await self._queue.rerun(call.peer, call.params.id)
         return Answer(protocol.RunResult(job.id, job.state, job.warnings, job.waits_for))
+
+    def _status_at_hand(self, call: Call) -> Job | None:
+        return self._registry.status_at_hand(call.peer, call.params.id)
 
     async def _status(self, call: Call) -> Answer:
         return Answer(await self._registry.status(call.peer, call.params.id))
