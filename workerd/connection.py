@@ -69,6 +69,8 @@ class Connection:
         """bytes of it that were taken as requests"""
         self._searched = 0
         """bytes of it that are known to have no newline after `_taken`"""
+        self._line_end = -1
+        """where the next request's newline is, once it is found"""
         self._fds: deque[int] = deque()
         self._outbox = Outbox(server.loop, sock, account, self._relieved, self.close)
         self._tasks: dict[asyncio.Task[None], bool] = {}
@@ -92,6 +94,7 @@ class Connection:
         self._close_socket()
         self._hold(-len(self._received))
         self._received.clear()
+        self._line_end = -1
         self._time_partial()
         self.account.fds -= len(self._fds)
         self._discard(self._fds)
@@ -198,9 +201,10 @@ class Connection:
         return self._newline() >= 0
 
     def _newline(self) -> int:
-        at = self._received.find(b"\n", max(self._taken, self._searched))
-        self._searched = at if at >= 0 else len(self._received)
-        return at
+        if self._line_end < 0:
+            self._line_end = self._received.find(b"\n", max(self._taken, self._searched))
+            self._searched = self._line_end if self._line_end >= 0 else len(self._received)
+        return self._line_end
 
     def take(self) -> int:
         """Begin the next request that is there; its size. 0: there is none any more."""
@@ -208,7 +212,7 @@ class Connection:
         if newline < 0:
             return 0
         line = bytes(self._received[self._taken : newline])
-        self._taken = newline + 1
+        self._taken, self._line_end = newline + 1, -1
         if self._taken == len(self._received) or self._taken > _READ_SIZE:
             self._hold(-self._taken)
             del self._received[: self._taken]
@@ -302,6 +306,8 @@ class Connection:
     def _claim(self, count: int) -> tuple[int, ...]:
         if count > len(self._fds):
             raise InvalidParams(f"{count} file descriptors were announced, {len(self._fds)} came", field="fds")
+        if count == 0:
+            return ()
         self.account.fds -= count
         return tuple(self._fds.popleft() for _ in range(count))
 
@@ -354,7 +360,7 @@ class Connection:
         if self._outbox.full:
             log.warning("uid %d does not read its answers: hanging up", self.peer.uid)
             self.close()
-        elif not self._closed:
+        elif self._outbox.crowded:
             self._update_reading()
 
     def _relieved(self) -> None:
