@@ -61,8 +61,11 @@ class TestWheel:
         with zipfile.ZipFile(wheel) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
             points = archive.read(name).decode()
+            (name,) = (name for name in archive.namelist() if name.endswith(".data/scripts/workerctl"))
+            script = archive.read(name).decode()
         assert "workerd = workerd.__main__:main" in points
-        assert "workerctl = workerctl.__main__:main" in points
+        assert script.startswith("#!python\n")  # which an installer puts the interpreter in place of
+        assert "import re" not in script.splitlines()
 
     def test_can_be_built_from_the_sdist(self, tree: Path, wheel: Path, tmp_path: Path) -> None:
         with tarfile.open(build("sdist", tree, tmp_path)) as archive:
