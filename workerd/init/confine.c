@@ -50,14 +50,21 @@ static void set_capabilities(uint64_t permitted) {
         fail("capabilities", "capset");
 }
 
+/* Each drop makes new credentials, a look at the set does not. */
 static void bound_capabilities(uint64_t kept) {
     for (unsigned long cap = 0; cap < 64; cap++) {
-        if (cap > LAST_CAPABILITY && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) < 0)
+        if (kept >> cap & 1)
+            continue;
+        int held = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
+        if (held < 0 && cap > LAST_CAPABILITY)
             return;
-        if (!(kept >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+        if (held != 0 && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
             fail("capabilities", "bounding set");
     }
 }
+
+/* Before the command is forked, for both: what neither needs goes once. */
+void bound_for_both(const struct plan *plan) { bound_capabilities(plan->capabilities | 1ull << CAP_KILL); }
 
 void drop_to_reaper(void) {
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)

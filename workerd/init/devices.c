@@ -10,7 +10,6 @@
 #include "init.h"
 
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
-#define SEALED (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
 static void make_node(int dev, const char *name, unsigned int minor_number, unsigned int major_number) {
     if (mknodat(dev, name, S_IFCHR | 0666, makedev(major_number, minor_number)) < 0)
@@ -51,8 +50,7 @@ int devices_build(const struct plan *plan) {
     view_attach(pts, "/dev/pts", "dev");
     cleanup_fd int queues = fs_new("mqueue", NULL, QUIET | MOUNT_ATTR_NOEXEC, "dev");
     view_attach(queues, "/dev/mqueue", "dev");
-    const char *const empty_options[][2] = {{"mode", "555"}, {"nr_inodes", "2"}, {NULL, NULL}};
-    int empty_fd = fs_new("tmpfs", empty_options, SEALED, "mask");
+    int empty_fd = hostmounts_empty();
     view_attach(empty_fd, "/dev/shm", "mask"); /* only what is attached can be cloned; shm covers it */
     view_tmpfs("/dev/shm", "1777", plan->tmp_size, "262144", QUIET | MOUNT_ATTR_NOEXEC);
     return empty_fd;

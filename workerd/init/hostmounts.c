@@ -40,6 +40,8 @@ struct table { /* in memory of its own, given back before the job runs */
     char text[4 << 20];
 };
 
+static int empty = -1; /* a detached tree: for what of directories is hidden or masked */
+
 static bool below(const char *path, const char *top) {
     size_t length = strcmp(top, "/") == 0 ? 0 : strlen(top);
     return strncmp(path, top, length) == 0 && (path[length] == '\0' || path[length] == '/');
@@ -178,32 +180,51 @@ static int null_of_host(void) {
     return tree;
 }
 
-static void hide(const char *path, int *null_tree) {
+static int empty_tree(void) {
     const char *const options[][2] = {{"mode", "555"}, {"nr_inodes", "2"}, {NULL, NULL}};
     const uint64_t sealed = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    return fs_new("tmpfs", options, sealed, "hide");
+}
+
+/* Only what is attached can be cloned: a place takes the tree itself, and a clone of it is
+ * for the next one. */
+static void cover(int target, int *tree, const char *path) {
+    cleanup_fd int attached = *tree;
+    tree_attach(attached, target, "hide", path);
+    *tree = tree_clone(attached, "", AT_EMPTY_PATH, "hide");
+}
+
+static void hide(const char *path, int *null_tree) {
     cleanup_fd int target = open_beneath(AT_FDCWD, path, O_PATH, RESOLVE_NO_SYMLINKS);
     struct stat st;
     if (target < 0 && (errno == ENOENT || errno == ENOTDIR))
         return;
     if (target < 0 || fstat(target, &st) < 0)
         fail("hide", path);
-    if (S_ISDIR(st.st_mode)) {
-        cleanup_fd int empty = fs_new("tmpfs", options, sealed, "hide");
-        tree_attach(empty, target, "hide", path);
-        return;
-    }
-    /* Only what is attached can be cloned: the first place takes the tree itself. */
-    int attached = *null_tree;
-    tree_attach(attached, target, "hide", path);
-    *null_tree = tree_clone(attached, "", AT_EMPTY_PATH, "hide");
-    close(attached);
+    cover(target, S_ISDIR(st.st_mode) ? &empty : null_tree, path);
+}
+
+/* To close a detached clone waits for the kernel (synchronize_rcu): none is made in vain. */
+static bool hides_files(const struct plan *plan) {
+    struct stat st;
+    for (size_t i = 0; i < plan->nmounts; i++)
+        if (plan->mounts[i].kind == MOUNT_HIDE && stat(plan->mounts[i].target, &st) == 0 && !S_ISDIR(st.st_mode))
+            return true;
+    return false;
+}
+
+int hostmounts_empty(void) {
+    int tree = empty;
+    empty = -1;
+    return tree;
 }
 
 void hostmounts_prepare(const struct plan *plan) {
     struct table *table = mmap(NULL, sizeof *table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (table == MAP_FAILED)
         fail("hide", "no memory to look through the mounts");
-    int null_tree = null_of_host();
+    cleanup_fd int null_tree = hides_files(plan) ? null_of_host() : -1;
+    empty = empty_tree();
     for (int passes = 0; withhold_pass(table) > 0; passes++)
         if (passes == MAX_PASSES)
             fail_errno("hide", EBUSY, "the host's mounts change too quickly");
@@ -211,7 +232,6 @@ void hostmounts_prepare(const struct plan *plan) {
     for (size_t i = 0; i < plan->nmounts; i++)
         if (plan->mounts[i].kind == MOUNT_HIDE)
             hide(plan->mounts[i].target, &null_tree);
-    close(null_tree);
 }
 
 void hostmounts_withhold(const char *const places[]) {

@@ -119,6 +119,7 @@ int open_beneath(int root, const char *path, uint64_t flags, uint64_t resolve);
 /* hostmounts.c */
 void hostmounts_prepare(const struct plan *plan);
 void hostmounts_withhold(const char *const places[]);
+int hostmounts_empty(void); /* a sealed, empty directory, detached: the caller's */
 
 /* view.c */
 void view_collect(struct plan *plan);
@@ -143,6 +144,7 @@ void network_place_files(struct plan *plan);
 /* confine.c */
 void as_caller(const struct plan *plan);
 void as_root(void);
+void bound_for_both(const struct plan *plan);
 void drop_to_reaper(void);
 _Noreturn void exec_command(const struct plan *plan, int out, int err);
 

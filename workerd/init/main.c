@@ -109,6 +109,7 @@ static _Noreturn void be_init(struct plan *plan, char **arguments) {
     tty_open(plan, write_ends);
     int signals = open_signals(); /* what can fail does so before the command runs */
     report_starting();
+    bound_for_both(plan);
     pid_t command = spawn_command(plan, write_ends);
     if (plan->stdin_fd >= 0)
         close(plan->stdin_fd);
