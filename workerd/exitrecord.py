@@ -65,10 +65,13 @@ def allocate(path: str) -> int:
 def read(path: str) -> Record | None:
     """None where there is no whole record."""
     try:
-        with open(path, "rb") as file:
-            return parse(file.read(SIZE))
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    try:
+        return parse(os.pread(fd, SIZE, 0))
+    finally:
+        os.close(fd)
 
 
 def parse(data: bytes) -> Record | None:

@@ -115,17 +115,15 @@ class _Pipe:
 
 
 class Launcher:
-    """Made once; `close` undoes its signal handler."""
+    """Made once. SIGCHLD wakes nobody: a first stage has long ended when its command
+    runs, and the end of a PID 1 is told by its pidfd."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, init_path: str, hidden: tuple[str, ...]) -> None:
         self._loop = loop
         self._program = SealedProgram(init_path)
         self._hidden = hidden
-        self._first_stages: set[int] = set()
-        loop.add_signal_handler(signal.SIGCHLD, self._reap_first_stages)
 
     def close(self) -> None:
-        self._loop.remove_signal_handler(signal.SIGCHLD)
         self._program.close()
 
     async def start(self, launch: Launch) -> Started:
@@ -134,15 +132,15 @@ class Launcher:
         text = bytearray()
         refusal: WorkerError | None = None
         with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status, contextlib.closing(_Pipe()) as go:
+            first_stage = self._spawn_job(launch, status.write_end, go.read_end)
             try:
-                self._first_stages.add(self._spawn_job(launch, status.write_end, go.read_end))
                 status.close_write_end()
                 if launch.connect is not None:
                     refusal = await self._connect(launch, status.read_end, go.write_end, text)
                 go.close()
                 await self._read(status.read_end, text, until=None)
             finally:
-                self._reap_first_stages()
+                await _collect_first_stage(first_stage)
         pid, error = _parse(bytes(text), launch.job.id)
         pidfd = await _open_pidfd(pid)
         if error is None and refusal is None:
@@ -156,12 +154,12 @@ class Launcher:
         """The supervisor of a command that runs by now; raises as `start`."""
         text = bytearray()
         with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status:
+            first_stage = self._spawn_entry(entry, status.write_end)
             try:
-                self._first_stages.add(self._spawn_entry(entry, status.write_end))
                 status.close_write_end()
                 await self._read(status.read_end, text, until=None)
             finally:
-                self._reap_first_stages()
+                await _collect_first_stage(first_stage)
         pid, error = _parse(bytes(text), entry.job.id)
         pidfd = await _open_pidfd(pid)
         if error is None:
@@ -283,14 +281,16 @@ class Launcher:
         """As the loop's; for want of memory epoll_ctl(2) may fail."""
         await until_possible(lambda: self._loop.add_reader(fd, callback), "a start cannot be watched", _TRIES)
 
-    def _reap_first_stages(self) -> None:
-        for pid in tuple(self._first_stages):
-            try:
-                done, _ = os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                done = pid
-            if done:
-                self._first_stages.discard(pid)
+
+async def _collect_first_stage(pid: int) -> None:
+    """It has nothing left to do but to exit."""
+    if not _is_reaped(pid):
+        await asyncio.to_thread(os.waitpid, pid, 0)
+
+
+def _is_reaped(pid: int) -> bool:
+    """Whether it had ended."""
+    return os.waitpid(pid, os.WNOHANG)[0] != 0
 
 
 async def _open_pidfd(pid: int) -> int:

@@ -106,6 +106,8 @@ class Service:
     async def _wait(self, call: Call) -> Answer:
         params: protocol.WaitParams = call.params
         jobs = {job.id: job for job in [await self._registry.find(call.peer, ref) for ref in params.ids]}
+        if len(jobs) == 1 and params.timeout is None:
+            return Answer(protocol.WaitResult((await self._registry.finished(*jobs.values()),), ()))
         tasks = {job_id: asyncio.ensure_future(self._registry.finished(job)) for job_id, job in jobs.items()}
         timeout = None if params.timeout is None else params.timeout / 1e6
         until = asyncio.FIRST_COMPLETED if params.any else asyncio.ALL_COMPLETED
