@@ -36,8 +36,8 @@ def admit(
     stored: Stored = _NOTHING_STORED,
 ) -> JobSpec:
     """The spec with the policy's defaults filled in. `unfinished` are all jobs that are
-    not finished; `nets` what this daemon can provide; `stored` matters where the policy
-    has a total on output. Whether there is room for it now
+    not finished, gone through where there is a total to hold; `nets` what this daemon
+    can provide; `stored` matters where the policy has a total on output. Whether there is room for it now
     is not asked here (workerd.schedule).
 
     Raises InvalidParams, NotPermitted, PolicyExceeded.
@@ -51,7 +51,8 @@ def admit(
     if not is_admin(peer, policy):
         check_maxima(limits, max_output, policy.maxima)
         limits = _within_io_maxima(limits, policy.maxima.limits.io)
-    others = list(unfinished)
+    counted = any(total is not None for totals in bounds for total in (totals.jobs, totals.output))
+    others = list(unfinished) if counted else []
     _check_jobs(len(others), policy.machine, "the machine's")
     if not is_admin(peer, policy):
         _check_jobs(sum(job.uid == peer.uid for job in others), policy.totals(peer.uid, peer.gids), "your")

@@ -117,14 +117,16 @@ class Queue:
 
     async def _admit(self, peer: Peer, params: RunParams) -> JobSpec:
         """Raises InvalidParams, NotPermitted, PolicyExceeded."""
-        unfinished = {live.job.id: live.job for live in self._registry}
         stored = Stored()
+        ended: dict[str, Job] = {}
         if self._registry.config.policy.counts_output:
+            ended = {live.job.id: live.job for live in self._registry}
             stored = await self._stored.measure(peer.uid)
         # One that ended meanwhile is not in what was measured, and so counts as unfinished.
-        unfinished |= {live.job.id: live.job for live in self._registry}
+        others = (live.job for live in self._registry)
+        unfinished = (ended | {job.id: job for job in others}).values() if ended else others
         policy = self._registry.config.policy
-        return admission.admit(params.spec, params.env, peer, policy, unfinished.values(), nets=NETS, stored=stored)
+        return admission.admit(params.spec, params.env, peer, policy, unfinished, nets=NETS, stored=stored)
 
     async def rerun(self, peer: Peer, ref: str) -> Job:
         """The same again, as a new job of the same owner. Raises as `submit`, NoSuchJob."""

@@ -8,6 +8,7 @@ import logging
 from workerd import admission, totals
 from workerd.auth import Peer
 from workerd.cgroup import CgroupTree
+from workerd.config import Totals
 from workerd.errors import WorkerError
 from workerd.job import Job
 from workerd.registry import Registry
@@ -25,7 +26,9 @@ class UserTotals:
         nothing where nothing changes. Raises WorkerError, OSError."""
         owner = Peer(uid=job.uid, gid=job.gid, groups=job.groups, pid=0)
         wanted = admission.totals_of(owner, self._registry.config.policy)
-        there = sum(live.job.uid == job.uid and live.job.live for live in self._registry)
+        there = 0
+        if wanted != Totals():
+            there = sum(live.job.uid == job.uid and live.job.live for live in self._registry)
         self._tree.user_limits(job.uid, totals.cgroup_limits(wanted, there, self._tree.available))
 
     async def follow(self) -> None:

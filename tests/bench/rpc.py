@@ -4,6 +4,7 @@ on asyncio in the same Python; with a thousand jobs running."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import selectors
 import socket
@@ -22,15 +23,17 @@ from workerd import protocol
 from workerd.job import JobSpec
 
 REQUESTS, DEPTH, CONNECTIONS, RUNNING = 4000, 50, 64, 1000
+ECHO, ONE, EACH = "asyncio line echo", "job.status of one job", f"job.status of {RUNNING} jobs by turns"
 SLEEP = protocol.RunParams(JobSpec(argv=("/bin/sleep", "1000")), ENV)
 
 
 def run() -> None:
     with installed() as daemon, daemon.client() as client, echoing() as echo:
         ids = [client.call("job.run", SLEEP).id for _ in range(RUNNING)]
-        question = protocol.encode(
-            {"jsonrpc": "2.0", "id": 1, "method": "job.status", "params": protocol.JobParams(ids[-1])}
-        )
+        questions = [
+            protocol.encode({"jsonrpc": "2.0", "id": 1, "method": "job.status", "params": protocol.JobParams(job_id)})
+            for job_id in ids
+        ]
         for title, connections, depth in (
             ("one by one, 1 connection", 1, 1),
             (f"{DEPTH} under way, 1 connection", 1, DEPTH),
@@ -39,11 +42,12 @@ def run() -> None:
         ):
             late: list[float] = []
             cases = {
-                "asyncio line echo": lambda n=connections, d=depth: [_rate(echo, question, n, d, [])],
-                "job.status": lambda n=connections, d=depth, late=late: [_rate(daemon.socket, question, n, d, late)],
+                ECHO: lambda n=connections, d=depth: [_rate(echo, questions, n, d, [])],
+                ONE: lambda n=connections, d=depth, late=late: [_rate(daemon.socket, questions[:1], n, d, late)],
+                EACH: lambda n=connections, d=depth, late=late: [_rate(daemon.socket, questions, n, d, late)],
             }
-            table = show(f"RPC, {title}, {RUNNING} jobs running", by_turns(cases, 5), "asyncio line echo", unit="/s")
-            goal(f"job.status / echo, {title}", ratio(table, "job.status"), 0.6, at_least=True)
+            table = show(f"RPC, {title}, {RUNNING} jobs running", by_turns(cases, 5), ECHO, unit="/s")
+            goal(f"job.status / echo, {title}", ratio(table, ONE), 0.6, at_least=True)
             if depth == 1:
                 tail = statistics.quantiles(late, n=100)[98]
                 goal(f"job.status p99, {title}", tail, 5, relative=False, unit="ms")
@@ -64,8 +68,9 @@ def echoing() -> Iterator[Path]:
             server.stdout.close()
 
 
-def _rate(path: os.PathLike[str], line: bytes, connections: int, depth: int, taken: list[float]) -> float:
-    """Answers a second; the milliseconds that each took are added to `taken`."""
+def _rate(path: os.PathLike[str], lines: list[bytes], connections: int, depth: int, taken: list[float]) -> float:
+    """Answers a second, asked these in turn; the milliseconds that each took are added to `taken`."""
+    turn = itertools.cycle(lines)
     sockets = [socket.socket(socket.AF_UNIX) for _ in range(connections)]
     with selectors.DefaultSelector() as selector:
         sent: dict[socket.socket, list[float]] = {}
@@ -75,7 +80,7 @@ def _rate(path: os.PathLike[str], line: bytes, connections: int, depth: int, tak
         begin = time.perf_counter()
         for one in sockets:
             sent[one] = [time.perf_counter()] * depth
-            one.sendall(line * depth)
+            one.sendall(b"".join(itertools.islice(turn, depth)))
         asked, answered = connections * depth, 0
         while answered < REQUESTS:
             for key, _ in selector.select():
@@ -89,7 +94,7 @@ def _rate(path: os.PathLike[str], line: bytes, connections: int, depth: int, tak
                 more = min(count, max(0, REQUESTS + connections * depth - asked))
                 if more:
                     sent[one] += [now] * more
-                    one.sendall(line * more)
+                    one.sendall(b"".join(itertools.islice(turn, more)))
                     asked += more
         seconds = time.perf_counter() - begin
     for one in sockets:
