@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from workerd import exitrecord, jobfiles, jobrecord, launcher, outcome, supervisor
 from workerd.cgroup import CgroupTree
-from workerd.job import State
+from workerd.job import Job, State
 from workerd.jobcgroup import JobCgroup
 from workerd.launcher import Launcher
 from workerd.registry import Registry
@@ -78,7 +78,7 @@ def _killing(function: Callable[..., Any], when: str, count: int, state: State |
     @functools.wraps(function)
     def step(*arguments: Any, **named: Any) -> Any:
         nonlocal reached
-        if state is not None and arguments[-1].state is not state:
+        if state is not None and all(each.state is not state for each in arguments if isinstance(each, Job)):
             return function(*arguments, **named)
         reached += 1
         if reached == count and when == "before":
