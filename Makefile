@@ -29,11 +29,11 @@ BENCH ?=
 # Options of `make chaos`: --kills N --jobs N --minutes N --seed N
 CHAOS ?=
 
-.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo tour pictures figures docs wheel wheelhouse deb deb-lint install uninstall clean
+.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo tour pictures figures docs man wheel wheelhouse deb deb-lint install uninstall clean
 
 help: ## This list
 	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z -]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 
 demo: ## The five-minute tour, for real: on this machine or in a virtual one
 	scripts/demo-anywhere
@@ -66,7 +66,7 @@ fuzz: venv init ## The fuzzers, long: FUZZ_RUNS of the parser, FUZZ_REQUESTS thr
 
 lint: venv init ## ruff, mypy --strict, the C compilers' warnings, shellcheck
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict workerd workerctl tools.reference hatch_build.py
+	$(BIN)/mypy --strict workerd workerctl tools/reference hatch_build.py
 	$(BIN)/python workerd/init/build.py --analyze
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); else echo 'shellcheck: not installed, skipped'; fi
 
@@ -91,7 +91,7 @@ docs/figures/%.svg: docs/figures/%.dot
 	scripts/bootstrap figures
 	dot -Tsvg $< -o $@
 
-docs: venv ## The reference of the RPC, from workerd/protocol.py
+docs man: venv ## The reference of the RPC in docs/ and the manual pages in man/, from the sources
 	$(BIN)/python -m tools.reference
 
 venv: $(VENV)/.made ## .venv with the editable install and the developers' tools

@@ -3,8 +3,9 @@
 : "${PREFIX:=/usr/local}" "${DESTDIR:=}" "${WHEELHOUSE:=}" "${PURGE:=}"
 UNITS="workerd.service workerd.socket workerd-jobs.service worker.slice
     workerd-metrics.service workerd-metrics.timer"
-# Of the wheel's data: completion, which the shells look for there
-SHARED="bash-completion/completions/workerctl zsh/site-functions/_workerctl
+# Of the wheel's data: manual pages, and completion, each where it is looked for
+SHARED="man/man1/workerctl.1 man/man5/workerd.toml.5 man/man8/workerd.8
+    bash-completion/completions/workerctl zsh/site-functions/_workerctl
     fish/vendor_completions.d/workerctl.fish"
 home=$PREFIX/lib/worker
 case $PREFIX in

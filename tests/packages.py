@@ -23,7 +23,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **env: str) -> str:
 
 def copy_tree(copy: Path) -> Path:
     """So that a build there disturbs no other test."""
-    for name in ("workerd", "workerctl", "systemd", "scripts", "packaging", "docs"):
+    for name in ("workerd", "workerctl", "systemd", "scripts", "packaging", "docs", "man"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("worker-init*", "__pycache__"))
     for name in ("pyproject.toml", "hatch_build.py", "Makefile", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)

@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:  # installed for workerctl alone, perhaps o
 log = logging.getLogger("workerd")
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="workerd",
         description="Runs commands as limited, isolated jobs. Without systemd, for development: "
@@ -47,7 +47,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--stop-jobs-on-exit", action="store_true", help="SIGTERM ends the jobs too")
     add("--verbose", action="store_true", help="log more")
     add("--version", action="version", version=f"workerd {__version__}")
-    return parser.parse_args(argv)
+    return parser
 
 
 def default_init() -> str:
@@ -55,7 +55,7 @@ def default_init() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
+    arguments = argument_parser().parse_args(argv)
     _start_logging(verbose=arguments.verbose)
     try:
         loaded = daemon.load_config(arguments.config)

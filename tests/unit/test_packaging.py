@@ -191,16 +191,20 @@ class TestInstall:
         assert (installed.dest / "etc/workerd/workerd.toml").is_file()
 
     @pytest.mark.parametrize(
-        ("place", "script"),
+        ("place", "source"),
         [
-            ("bash-completion/completions/workerctl", "workerctl.bash"),
-            ("zsh/site-functions/_workerctl", "_workerctl"),
-            ("fish/vendor_completions.d/workerctl.fish", "workerctl.fish"),
+            ("bash-completion/completions/workerctl", "workerctl/completing/scripts/workerctl.bash"),
+            ("zsh/site-functions/_workerctl", "workerctl/completing/scripts/_workerctl"),
+            ("fish/vendor_completions.d/workerctl.fish", "workerctl/completing/scripts/workerctl.fish"),
+            ("man/man1/workerctl.1", "man/workerctl.1"),
+            ("man/man5/workerd.toml.5", "man/workerd.toml.5"),
+            ("man/man8/workerd.8", "man/workerd.8"),
         ],
     )
-    def test_teaches_the_shells_to_complete(self, installed: Make, place: str, script: str) -> None:
-        source = ROOT / "workerctl/completing/scripts" / script
-        assert (installed.dest / "usr/local/share" / place).read_bytes() == source.read_bytes()
+    def test_puts_manual_pages_and_completion_where_they_are_looked_for(
+        self, installed: Make, place: str, source: str
+    ) -> None:
+        assert (installed.dest / "usr/local/share" / place).read_bytes() == (ROOT / source).read_bytes()
 
     def test_leaves_no_trace_of_destdir(self, installed: Make) -> None:
         needle = str(installed.dest).encode()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,14 @@ import pytest
 
 from tools.reference.openrpc import document
 from tools.reference.pages import PAGES
+from tools.reference.policypage import EXAMPLE
+from tools.reference.roff import Page
 from tools.reference.schema import components
 from tools.reference.structs import field_docs
-from workerd import protocol
+from tools.reference.workerctlpage import ENVIRONMENT
+from workerctl.verbs import VERBS, load
+from workerd import config, protocol
+from workerd.__main__ import argument_parser
 from workerd.job import Job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +141,60 @@ class TestPages:
         assert field_docs(Job)["address"] == "its IPv4 address on the bridge"
         assert field_docs(protocol.JobParams)["id"] == "an id, a unique prefix of one, or a name"
         assert components("#{name}")["Job"]["properties"]["address"]["description"] == field_docs(Job)["address"]
+
+
+def manual(name: str) -> str:
+    """As mandoc shows it, on one line: without hyphenation, bold or indentation."""
+    shown = subprocess.run(["mandoc", "-Tutf8", "-Owidth=1000", ROOT / "man" / name], capture_output=True, check=True)
+    return " ".join(re.sub(".\b", "", shown.stdout.decode()).split())
+
+
+@pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
+class TestManualPages:
+    @pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("man/")])
+    def test_is_well_formed(self, name: str) -> None:
+        done = subprocess.run(["mandoc", "-Tlint", "-W", "warning", ROOT / name], capture_output=True, text=True)
+        assert (done.stdout, done.returncode) == ("", 0)
+
+    @pytest.mark.skipif(not shutil.which("groff"), reason="groff is not installed (groff-base)")
+    @pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("man/")])
+    def test_is_read_by_groff_without_a_warning(self, name: str) -> None:
+        command = ["groff", "-man", "-ww", "-Tutf8", "-rLL=80n", ROOT / name]
+        assert subprocess.run(command, capture_output=True, check=True).stderr == b""
+
+    def test_workerctl_has_every_verb_option_and_example(self) -> None:
+        page = manual("workerctl.1")
+        for name in VERBS:
+            verb = load(name).VERB
+            assert f"{name} {verb.arguments}".strip() in page
+            for option in (option for group in verb.groups.values() for option in group):
+                assert " ".join([", ".join(option.flags), option.metavar, option.help]).replace("  ", " ") in page
+            assert all(f"workerctl {' '.join(command.split())}" in page for command, _ in verb.examples)
+
+    def test_workerctl_explains_every_variable_that_it_looks_at(self) -> None:
+        sources = [path.read_text() for path in (ROOT / "workerctl").rglob("*.py")]
+        found = {name for text in sources for name in re.findall(r"""environ(?:\.get\(|\[)"([A-Z_]+)""", text)}
+        assert found >= {"WORKERD_SOCKET", "NO_COLOR"} and found <= ENVIRONMENT.keys()
+
+    def test_workerd_has_every_option(self) -> None:
+        page = manual("workerd.8")
+        for action in argument_parser()._actions:
+            assert all(f"{flag}" in page for flag in action.option_strings)
+
+    def test_the_policy_has_every_key_with_its_default(self) -> None:
+        page = manual("workerd.toml.5")
+        keys = re.findall(r"^#(\w+ = .*)$", (ROOT / "systemd/workerd.toml").read_text(), re.MULTILINE)
+        assert len(keys) > 10 and all(key in page for key in keys)
+
+    def test_the_example_of_a_policy_is_one(self, tmp_path: Path) -> None:
+        (tmp_path / "workerd.toml").write_text(EXAMPLE.replace('"ada"', '"root"'))
+        config.load(tmp_path / "workerd.toml", required=True)
+
+    def test_text_is_never_taken_for_a_request(self) -> None:
+        made = Page("x", 1, "2026-01-01", "1", "m")
+        made.section("Name")
+        made.paragraph(".so /etc/passwd \\n(.z 'quoted' \u2026")
+        assert made.text().splitlines()[-1] == r"\&.so /etc/passwd \en(.z \(aqquoted\(aq \[u2026]"
 
 
 class TestOpenRpc:

@@ -22,6 +22,8 @@ VERB = Verb(
         zsh: a file _workerctl in a directory of $fpath, before compinit runs
 
         fish: ~/.config/fish/completions/workerctl.fish
+
+        Jobs of another machine (-H) are not offered: asking for them takes too long.
     """,
     groups={},
     examples=[
