@@ -79,6 +79,9 @@ class Connection:
         self._ended = False
         """whether the client will send no more"""
         self._reading = False
+
+    def start(self) -> None:
+        """Read requests, from when the server knows of the connection."""
         self._update_reading()
 
     def deeds(self) -> list[asyncio.Task[None]]:
@@ -121,8 +124,15 @@ class Connection:
     def _update_reading(self) -> None:
         wanted = not (self._closed or self._ended or self._outbox.crowded or self._has_line())
         if wanted and not self._reading:
+            try:
+                self._loop.add_reader(self._sock, self._readable)
+            except OSError as error:  # epoll_ctl(2); a client that is not read would wait for ever
+                log.error("a connection of uid %d cannot be read: %s", self.peer.uid, error)
+                told = Exhausted(f"workerd cannot read this connection: {error.strerror}; try again")
+                self._outbox.put(protocol.encode_error(None, told), ())
+                self.close()
+                return
             self._reading = True
-            self._loop.add_reader(self._sock, self._readable)
         elif not wanted:
             self._stop_reading()
 

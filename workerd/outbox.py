@@ -94,9 +94,7 @@ class Outbox:
             try:
                 sent = fdpass.send(self._sock, view, fds)
             except (BlockingIOError, InterruptedError):
-                self._blocked = True
-                self._loop.add_writer(self._sock, self._writable)
-                return True
+                return self._wait()
             except OSError:
                 return False
             fdpass.close_all(fds)
@@ -108,6 +106,15 @@ class Outbox:
         if self._blocked:
             self._blocked = False
             self._loop.remove_writer(self._sock)
+        return True
+
+    def _wait(self) -> bool:
+        """For the client to read; False where nobody would tell (epoll_ctl(2))."""
+        try:
+            self._loop.add_writer(self._sock, self._writable)
+        except OSError:
+            return False
+        self._blocked = True
         return True
 
     def _next(self) -> tuple[memoryview, tuple[int, ...], int]:

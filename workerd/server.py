@@ -130,7 +130,9 @@ class Server:
         if not self._admits(peer):
             raise _not_admitted()
         account = self._gate.enter(peer.uid)
-        self._connections.add(Connection(self, sock, peer, account))
+        connection = Connection(self, sock, peer, account)
+        self._connections.add(connection)
+        connection.start()
 
     def _turn_away(self, sock: socket.socket, peer: Peer, error: WorkerError) -> None:
         """Say why; a socket that was just made takes one line. Descriptors may be in it."""
