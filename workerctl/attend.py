@@ -98,10 +98,20 @@ def attend(
                 from workerctl.follow import stream_apart
 
                 stream_apart(connection, job_id, raw=raw)
-            answer = waiting() if waiting else connection.call_patiently("job.wait", {"ids": [job_id]})
+            answer = waiting() if waiting else _wait(connection, job_id, alone=not follow)
             return finish(answer["finished"][0], as_json=as_json)
 
         return _leavable(stay, job_id, keys) if keys else stay()
+
+
+def _wait(connection: Connection, job_id: str, *, alone: bool) -> dict[str, Any]:
+    """Until it is finished; `alone`: nothing of its output is on the terminal."""
+    if not alone:
+        return connection.call_patiently("job.wait", {"ids": [job_id]})
+    from workerctl.progress import waiting_for
+
+    with waiting_for([job_id]):
+        return connection.call_patiently("job.wait", {"ids": [job_id]})
 
 
 def _leavable(stay: Callable[[], int], job_id: str, keys: bytes) -> int:

@@ -23,7 +23,8 @@ from workerctl.render import UNBOUNDED, draw, now, state_style, terminal_width
 from workerd.units import format_size
 
 GAP = 2
-LEAST_COMMAND = 20
+LEAST = {"NAME": 10, "COMMAND": 16}
+"""columns that these may shrink to; the first gets what is left first"""
 LONGEST_NAME = 20
 BAR = 8
 """columns of a bar"""
@@ -82,12 +83,24 @@ def _natural(title: str, cells: list[Text], width: int) -> int:
 
 
 def _fitted(widths: dict[str, int], width: int) -> dict[str, int]:
-    command = widths["COMMAND"]
+    """The columns that there is room for, in their order. Names and commands give way first;
+    then columns go, the least important first, and those come back that fit all the same."""
+    least = {**widths, **{title: min(widths[title], size) for title, size in LEAST.items() if title in widths}}
+    kept = dict(least)
     for title in FIRST_TO_GO:
-        if sum(widths.values()) + GAP * (len(widths) - 1) - command + min(command, LEAST_COMMAND) > width:
-            widths.pop(title, None)
-    rest = width - (sum(widths.values()) - command) - GAP * (len(widths) - 1)
-    return {**widths, "COMMAND": max(1, min(command, rest))}
+        if _total(kept) > width:
+            kept.pop(title, None)
+    for title in reversed(FIRST_TO_GO):
+        if title in least and title not in kept and _total({**kept, title: least[title]}) <= width:
+            kept[title] = least[title]
+    for title in LEAST:
+        if title in kept:
+            kept[title] = max(1, min(widths[title], kept[title] + width - _total(kept)))
+    return {title: kept[title] for title in widths if title in kept}
+
+
+def _total(widths: dict[str, int]) -> int:
+    return sum(widths.values()) + GAP * (len(widths) - 1)
 
 
 def _cut() -> OverflowMethod:

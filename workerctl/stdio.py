@@ -16,6 +16,9 @@ STDIN = 0
 STDOUT = 1
 STDERR = 2
 
+transient = b""
+"""what wipes away the line that stands on the terminal for now (workerctl.progress), if one does"""
+
 
 def keep_three_open() -> None:
     """Nothing that is opened later may become stdout: `workerctl … >&-` would
@@ -62,7 +65,7 @@ def note(sentence: str) -> None:
     from workerctl.escape import visible
 
     try:
-        write_all(STDERR, f"workerctl: {visible(sentence)}\n".encode(encoding(), "backslashreplace"))
+        write_all(STDERR, transient + f"workerctl: {visible(sentence)}\n".encode(encoding(), "backslashreplace"))
     except OSError:
         return  # nobody can be told
 

@@ -185,7 +185,9 @@ class Queue:
         left = self._time_left(job)
         if left is None:
             return None
-        return f"for its {'next try' if job.restarts else 'time'}, in {format_duration(left)}"
+        # Rounded up: in the last moment it is a second, not nothing.
+        seconds = -(-left // 1_000_000)
+        return f"for its {'next try' if job.restarts else 'time'}, in {format_duration(seconds * 1_000_000)}"
 
     def _time_left(self, job: Job) -> int | None:
         """Microseconds; None where its time has come."""

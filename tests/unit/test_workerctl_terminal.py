@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,8 +216,8 @@ def fake(tmp_path: Path) -> Iterator[FakeWorkerd]:
     made.close()
 
 
-def on_terminal(fake: FakeWorkerd, columns: int, *command: str, **env: str) -> str:
-    """What workerctl writes to a terminal of that width."""
+def on_terminal(fake: FakeWorkerd, columns: int, *command: str, code: int = 0, stderr: bool = False, **env: str) -> str:
+    """What workerctl writes to a terminal of that width; with `stderr` that too."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     started = subprocess.Popen(
@@ -224,7 +225,7 @@ def on_terminal(fake: FakeWorkerd, columns: int, *command: str, **env: str) -> s
         env={**environment(fake), "TERM": "xterm-256color", **env},
         stdin=follower,
         stdout=follower,
-        stderr=subprocess.DEVNULL,
+        stderr=follower if stderr else subprocess.DEVNULL,
     )
     os.close(follower)
     seen = b""
@@ -234,7 +235,7 @@ def on_terminal(fake: FakeWorkerd, columns: int, *command: str, **env: str) -> s
     except OSError:  # EIO: the other end is closed
         pass
     os.close(leader)
-    assert started.wait(30) == 0
+    assert started.wait(30) == code
     return seen.decode().replace("\r\n", "\n")
 
 
@@ -285,6 +286,18 @@ class TestTerminal:
         piped = ctl(fake, "explain", killed.id).out.decode()
         assert "\x1b[2J" in piped and "\x1b[1m" not in piped
 
+    def test_at_80_columns_long_names_give_way_before_memory_and_age(self, fake: FakeWorkerd) -> None:
+        job = make_job(
+            state=State.RUNNING,
+            spec=JobSpec(("sleep", "x" * 90), name="n" * 64, limits=Limits(memory=1 << 28)),
+            usage=Usage(memory_current=250 << 20),
+        )
+        killed = make_job(id="oom0000000", reason=Reason.OOM, exit_code=None, signal=9)
+        fake.answers["job.list"] = lambda params: protocol.ListResult((job, killed))
+        lines = on_terminal(fake, 80, "ps", NO_COLOR="1").splitlines()
+        assert all(title in lines[0] for title in ("ID", "NAME", "COMMAND", "STATE", "AGE", "MEMORY"))
+        assert "250M / 256M" in lines[1] and "out of memory" in lines[2]
+
     def test_markup_is_text(self, fake: FakeWorkerd) -> None:
         assert "[red]x[/red]" in on_terminal(fake, 3000, "ps")
 
@@ -313,3 +326,44 @@ class TestTerminal:
         text = on_terminal(fake, 80, "status", "--json", "a1b2c3d4e5")
         assert text.startswith("{\n  ") and text.isascii() and "\x1b" not in text
         assert json.loads(text)["warnings"] == [HOSTILE]
+
+
+class TestProgress:
+    """What stands on a terminal while something lasts."""
+
+    @pytest.fixture
+    def slow(self, fake: FakeWorkerd) -> FakeWorkerd:
+        def later(params: object) -> protocol.WaitResult:
+            time.sleep(2.5)
+            return protocol.WaitResult(finished=(JOBS[0],))
+
+        fake.answers["job.wait"] = later
+        return fake
+
+    def test_tells_what_is_waited_for_and_wipes_it_away(self, slow: FakeWorkerd) -> None:
+        seen = on_terminal(slow, 80, "wait", "k3\x1b[2J", stderr=True)
+        assert seen == "\r\x1b[Kwaiting for job k3\\x1b[2J: 2s\r\x1b[K"
+
+    def test_is_not_there_in_a_pipe_nor_on_a_dumb_terminal(self, slow: FakeWorkerd) -> None:
+        assert on_terminal(slow, 80, "wait", "k3", stderr=True, TERM="dumb") == ""
+        ran = ctl(slow, "wait", "k3")
+        assert (ran.out, ran.err, ran.code) == (b"", "", 0)
+
+    def test_an_error_stands_on_a_line_of_its_own(self, fake: FakeWorkerd) -> None:
+        def fails(params: object) -> None:
+            time.sleep(2.5)
+            raise errors.NoSuchJob("no such job: k3")
+
+        fake.answers["job.stop"] = fails
+        seen = on_terminal(fake, 30, "stop", "k3", code=125, stderr=True)
+        assert seen.endswith("\r\x1b[Kworkerctl: no such job: k3\n") and "stopping job k3: 2s" in seen
+
+    def test_top_says_that_a_dumb_terminal_will_not_do(self, fake: FakeWorkerd) -> None:
+        seen = on_terminal(fake, 80, "top", code=125, stderr=True, TERM="dumb")
+        assert "see stats" in seen and "\x1b" not in seen
+
+    @pytest.mark.parametrize("columns", [40, 60, 80])
+    def test_doctor_breaks_between_words(self, fake: FakeWorkerd, columns: int) -> None:
+        seen = on_terminal(fake, columns, "doctor", "--socket", "/nowhere/at all", code=2, NO_COLOR="1")
+        lines = seen.splitlines()
+        assert max(map(cell_len, lines)) <= columns

@@ -95,8 +95,14 @@ def _state(view: View) -> Line:
         return f"filter: {visible(view.filter)}_", "bold"
     if view.message:
         return visible(view.message), "yellow"
-    sort = f"by {SORTS[view.sort][0]}{', reversed' if view.reverse else ''}"
-    return (f"{sort}   filter: {visible(view.filter)}   (escape shows all)", "cyan") if view.filter else (sort, "dim")
+    line = f"by {SORTS[view.sort][0]}{', reversed' if view.reverse else ''}"
+    style = "dim"
+    if view.filter:
+        line, style = f"{line}   filter: {visible(view.filter)}   (escape shows all)", "cyan"
+    chosen = view.rows[view.place]["job"] if view.rows else {}
+    if chosen.get("waits_for"):
+        line, style = f"{line}   {chosen['id']} waits: {visible(chosen['waits_for'])}", "cyan"
+    return line, style
 
 
 def _table(rows: Sequence[Row], selected: str | None, width: int, now: int) -> list[Line]:
@@ -119,7 +125,7 @@ def _table(rows: Sequence[Row], selected: str | None, width: int, now: int) -> l
 
 def _cells(row: Row, now: int) -> dict[str, str]:
     job = row["job"]
-    cells = {**figures(row, row["user"]), "STATE": row["state"], "AGE": words.age(job, now)}
+    cells = {**figures(row, row["user"]), "STATE": words.short_state(job), "AGE": words.age(job, now)}
     return {**cells, "NAME": visible(row["name"] or ""), "COMMAND": quoted(job["spec"]["argv"])}
 
 

@@ -54,5 +54,18 @@ def _line(finding: Finding) -> str:
     level = f"{finding.level:<8}"
     if stdio.colour():
         level = f"\x1b[{COLOURS[finding.level]}m{level}\x1b[0m"
-    text = f"{level}{visible(finding.what):<20} {visible(finding.found)}\n"
-    return text + (f"{'':8}-> {visible(finding.remedy)}\n" if finding.remedy else "")
+    what = f"{visible(finding.what):<20} "
+    found = _hung(visible(finding.found), 8 + max(len(what), 21))
+    return f"{level}{what}{found}\n" + (f"{'':8}-> {_hung(visible(finding.remedy), 11)}\n" if finding.remedy else "")
+
+
+def _hung(text: str, column: int) -> str:
+    """Text that begins at that column; on a terminal broken between words, and below itself."""
+    if not stdio.is_terminal(stdio.STDOUT):
+        return text
+    from workerctl.cells import wrapped
+
+    width = stdio.width() - 1
+    if width - column < 20 and column + len(text) > width:  # no room beside: below, a little indented
+        return "".join(f"\n{'':11}{line}" for line in wrapped(text, max(9, width - 11)))
+    return f"\n{'':{column}}".join(wrapped(text, width - column))

@@ -35,7 +35,7 @@ VERB = Verb(
     """,
     groups={
         "How to run it": [
-            Option("--wait", "wait in silence until it ends; Ctrl-C goes to the job, twice stops it"),
+            Option("--wait", "wait until it ends, and show nothing of it; Ctrl-C goes to the job, twice stops it"),
             Option("-f --follow", "show its output live, stdout and stderr apart, until it ends"),
             Option("-i --interactive", "give it your standard input; --wait then shows its output too"),
             Option("-t --tty", "give it a terminal; with -i you are at it until it ends or you leave"),

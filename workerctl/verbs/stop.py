@@ -5,6 +5,7 @@ from __future__ import annotations
 from workerctl.each import call_each
 from workerctl.listing import list_jobs
 from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.progress import stopping
 from workerctl.shape import SHAPES, check, put_jobs
 from workerctl.wire import Connection
 
@@ -45,7 +46,8 @@ def main(args: Args) -> int:
     params = _params(args)
     with Connection() as connection:
         ids = args.words or [job["id"] for job in list_jobs(connection)]
-        jobs, code = call_each(connection, "job.stop", [{"id": job_id, **params} for job_id in ids])
+        with stopping(ids):
+            jobs, code = call_each(connection, "job.stop", [{"id": job_id, **params} for job_id in ids])
     put_jobs(args, jobs, array=len(args.words) != 1)
     return code
 

@@ -36,6 +36,8 @@ def main(args: Args) -> int:
     wanted, interval = Filter(args.texts("filter")), interval_of(args)
     if not (stdio.is_terminal(stdio.STDIN) and stdio.is_terminal(stdio.STDOUT)):
         raise UsageError("top needs a terminal; for a pipe or a file: workerctl stats --json")
+    if os.environ.get("TERM") == "dumb":
+        raise UsageError("top needs a terminal that can place its cursor; TERM=dumb says that this cannot: see stats")
     from workerctl.rawterm import Ended, RawTerminal, die_of
     from workerctl.top.live import Top
     from workerctl.top.screen import Screen

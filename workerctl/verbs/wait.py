@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workerctl import exitcode, stdio
 from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.progress import waiting_for
 from workerctl.shape import SHAPES, check, put_jobs
 from workerctl.wire import Connection
 
@@ -16,7 +17,8 @@ VERB = Verb(
     "[OPTIONS] ID…",
     "Wait until jobs are finished.",
     text="""
-        Prints nothing, but with --any the id of the job that finished. The exit code is the
+        Prints nothing, but with --any the id of the job that finished; a terminal shows meanwhile
+        how long it has been. The exit code is the
         job's own; of several jobs the first one that is not 0; 124 when the time was over.
 
         With --match: 0 once a line matches (Python's regular expressions, in what is kept and
@@ -50,7 +52,7 @@ def main(args: Args) -> int:
     params: dict[str, Any] = {"ids": args.words}
     if args.has("any"):
         params["any"] = True
-    with Connection() as connection:
+    with Connection() as connection, waiting_for(args.words):
         answer = _wait(connection, params, args)
     jobs = answer["finished"]
     _show(jobs, args)
