@@ -125,12 +125,8 @@ class TestLinks:
     @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
     def test_lead_somewhere(self, page: Path) -> None:
         broken = []
-<<<<<<< HEAD
         text = re.sub(r"`[^`\n]*`", "", prose(page))  # a pattern in code may look like a link
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
-=======
-        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page))):
->>>>>>> 41c7dc1 (Make the manual pages workerctl(1), workerd(8) and workerd.toml(5) from the sources, and install them)
             if target.startswith("https://"):
                 continue
             path, _, anchor = target.partition("#")
