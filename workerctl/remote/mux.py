@@ -150,7 +150,7 @@ class Mux:
         return channel
 
     def read(self) -> None:
-        """All frames to the end; then every channel is closed."""
+        """All frames to the end; then every channel is closed, and so is what was read."""
         try:
             while (frame := frames.read(self._reading)) is not None:
                 self._take(frame)
@@ -160,6 +160,7 @@ class Mux:
         for number in list(self.channels):
             if (channel := self.channels.pop(number, None)) is not None:
                 channel.end(error)
+        self._reading.close()
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == frames.OPEN:

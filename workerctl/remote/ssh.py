@@ -182,6 +182,7 @@ class Said:
         except (OSError, ValueError):
             pass  # the same end
         self._take_line(rest)
+        self._stderr.close()
         self._ended.put(None)
 
     def _take_line(self, line: bytes) -> None:

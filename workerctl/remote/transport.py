@@ -105,7 +105,9 @@ class FarTransport:
 
 
 def error_of(closed: dict[str, str], host: str) -> WorkerError:
-    """The error that CLOSE gave, as its own class, with the machine it is about."""
+    """The error that CLOSE or ANSWER gave, as its own class; one of connecting names the
+    machine it is about."""
     made = BY_KIND.get(closed.get("kind", ""), ConnectionFailed)
     message = closed.get("message", "it gave no reason")
-    return made(message if made is HostUnreachable else f"{host}: {message}")
+    connecting = issubclass(made, ConnectionFailed) and made is not HostUnreachable
+    return made(f"{host}: {message}" if connecting else message)
