@@ -25,6 +25,8 @@ SIGNAL = 1
 SEND_FLAGS = getattr(_socket, "MSG_NOSIGNAL", 0) | getattr(_socket, "MSG_DONTWAIT", 0)
 """as far as there are such; where the command is on another machine this waits for nobody"""
 CLD_EXITED = 1
+CAN_POLL = hasattr(select, "poll")
+"""not on Windows, where pipes cannot be waited for in any such way"""
 PIECE = 1 << 16
 
 
@@ -68,7 +70,8 @@ class Outlet:
         self.fd = fd
         self._painter = painter
         self.reading, self.writing = os.pipe()
-        os.set_blocking(self.reading, False)
+        if CAN_POLL:
+            os.set_blocking(self.reading, False)
 
     def started(self) -> None:
         os.close(self.writing)
@@ -97,6 +100,8 @@ def outlets() -> dict[int, Outlet]:
 
 def attend(leash: Leash, outs: dict[int, Outlet]) -> int:
     """Until the command has ended, and what it wrote is here; its exit code."""
+    if not CAN_POLL:
+        return _attend_in_threads(leash, outs)
     poll = select.poll()
     poll.register(leash, select.POLLIN)
     reading = {out.reading: out for out in outs.values()}
@@ -113,6 +118,23 @@ def attend(leash: Leash, outs: dict[int, Outlet]) -> int:
             for out in reading.values():
                 drain(out)
             return code
+
+
+def _attend_in_threads(leash: Leash, outs: dict[int, Outlet]) -> int:
+    """The command is on another machine, whose link ends the pipes before it tells the end."""
+    import threading
+
+    def bring_all(out: Outlet) -> None:
+        while out.bring():
+            pass
+
+    threads = [threading.Thread(target=bring_all, args=(out,), daemon=True) for out in outs.values()]
+    for thread in threads:
+        thread.start()
+    code = leash.code()
+    for thread in threads:
+        thread.join()
+    return code
 
 
 def drain(out: Outlet) -> None:

@@ -59,6 +59,8 @@ class Ssh:
         self.reading: IO[bytes] = os.fdopen(os.dup(self._process.stdout.fileno()), "rb", buffering=1 << 16)
         self._process.stdout.close()
         self._said = Said(self._process.stderr)
+        self._code: SimpleQueue[int] = SimpleQueue()
+        threads.begin(lambda: self._code.put(self._process.wait()))
 
     def talk(self) -> None:
         """The other end answers: from now on what ssh says is shown as it comes."""
@@ -66,21 +68,19 @@ class Ssh:
 
     def end(self) -> None:
         """Once `writing` is closed: waits a moment for ssh, then ends it."""
-        self._said.wait_end(END_SECONDS)
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
+        self._wait()
 
     def abandon(self) -> None:
         """At once; by a signal on which it puts a terminal right that it was asking at."""
         self._process.terminate()
-        self._process.wait()
+        self._wait()
         self.writing.close()
         self.reading.close()
 
     def failure(self) -> HostUnreachable:
         """Why it ended before the other end answered."""
         code, host = self._wait(), self._address
+        self._said.wait_end(END_SECONDS)
         said = self._said.take()
         told = f": {said}" if said else ""
         if code == NOT_FOUND or (code != SSH_FAILED and "not found" in said):
@@ -100,14 +100,20 @@ class Ssh:
     def loss(self) -> HostUnreachable:
         """Why it ended later. What it said was shown."""
         self._wait()
+        self._said.wait_end(END_SECONDS)
         said = self._said.last
         told = f" ({said})" if said else ""
         return HostUnreachable(f"the connection to {self._address} was lost{told}; jobs there run on")
 
     def _wait(self) -> int:
-        """Its exit code; its stdout has ended, so it is about to."""
-        self._said.wait_end(END_SECONDS)
-        return self._process.wait()
+        """Its exit code; it is about to end, or is made to."""
+        try:
+            code = self._code.get(timeout=END_SECONDS)
+        except Empty:
+            self._process.kill()
+            code = self._code.get()
+        self._code.put(code)  # for whoever asks next
+        return code
 
 
 def _spawn(words: list[str]) -> subprocess.Popen[bytes]:
@@ -154,7 +160,7 @@ class Said:
         return "; ".join(line.strip() for line in held) if held else self.last
 
     def wait_end(self, seconds: float) -> None:
-        """Until stderr has ended: ssh has, or has gone to the background."""
+        """Until stderr has ended; another ssh that this one left behind may still have it."""
         try:
             self._ended.get(timeout=seconds)
             self._ended.put(None)

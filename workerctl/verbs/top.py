@@ -38,6 +38,8 @@ def main(args: Args) -> int:
         raise UsageError("top needs a terminal; for a pipe or a file: workerctl stats --json")
     if os.environ.get("TERM") == "dumb":
         raise UsageError("top needs a terminal that can place its cursor; TERM=dumb says that this cannot: see stats")
+    if os.name != "posix":
+        raise UsageError("top needs a terminal of Linux or macOS; elsewhere: workerctl stats")
     from workerctl.rawterm import Ended, RawTerminal, die_of
     from workerctl.top.live import Top
     from workerctl.top.screen import Screen
