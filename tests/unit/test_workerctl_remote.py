@@ -33,7 +33,9 @@ ELSEWHERE = Path(__file__).with_name("elsewhere.py")
 NEAR = sorted(
     f"workerctl.{'.'.join(path.relative_to(ROOT / 'workerctl').with_suffix('').parts).removesuffix('.__init__')}"
     for path in (ROOT / "workerctl").rglob("*.py")
-    if not path.name.startswith("dial") and not {"dask", "doctor", "top"} & set(path.parts) and path.name != "__main__.py"
+    if not path.name.startswith("dial")
+    and not {"dask", "doctor", "top"} & set(path.parts)
+    and path.name != "__main__.py"
 )
 """all that may run where there is no workerd"""
 
