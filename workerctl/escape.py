@@ -32,10 +32,18 @@ def escaped(char: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Fit for one line: nothing but printable characters."""
-    if text.isprintable():
+    """Fit for one line: nothing but printable characters, which the terminal has, too:
+    what it lacks is an escape before anything is laid out, not only when it is written."""
+    if text.isprintable() and (text.isascii() or _has_unicode()):
         return text
-    return "".join(char if char.isprintable() else escaped(char) for char in text)
+    unicode = _has_unicode()
+    return "".join(char if char.isprintable() and (unicode or char.isascii()) else escaped(char) for char in text)
+
+
+def _has_unicode() -> bool:
+    from workerctl import stdio
+
+    return stdio.is_unicode()
 
 
 def visible_lines(text: str) -> str:

@@ -71,6 +71,10 @@ def note(sentence: str) -> None:
 
 
 def encoding() -> str:
+    """Of text that people read. Python writes UTF-8 where LC_ALL says C; a terminal whose
+    person asked for that is spared it, while data in a pipe stays as it is."""
+    if os.environ.get("LC_ALL") in ("C", "POSIX") and is_terminal(STDOUT):
+        return "ascii"
     return (sys.stdout.encoding if sys.stdout else None) or "utf-8"
 
 

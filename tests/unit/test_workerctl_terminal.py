@@ -307,10 +307,27 @@ class TestTerminal:
         assert "\x1b" not in on_terminal(fake, 80, "ps", TERM="dumb")
 
     @pytest.mark.parametrize("command", [["status", "a1b2c3d4e5"], ["ps"], ["help", "run"], ["help"]])
-    def test_without_utf8_there_is_ascii_alone(self, fake: FakeWorkerd, command: list[str]) -> None:
-        posix = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-        text = on_terminal(fake, 80, *command, **posix)
+    @pytest.mark.parametrize(
+        "locale",
+        [{"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"LC_ALL": "C"}, {"LC_ALL": "POSIX"}],
+        ids=["encoding", "C", "POSIX"],
+    )
+    def test_without_utf8_there_is_ascii_alone(
+        self, fake: FakeWorkerd, command: list[str], locale: dict[str, str]
+    ) -> None:
+        text = on_terminal(fake, 80, *command, **locale)
         assert text.isascii() and "\\u2026" not in text
+
+    def test_data_in_a_pipe_is_utf8_in_every_locale(self, fake: FakeWorkerd) -> None:
+        env = {**environment(fake), "LC_ALL": "C"}
+        command = [sys.executable, "-m", "workerctl", "ps", "--format", "{command}"]
+        fake.answers["job.list"] = lambda params: protocol.ListResult((make_job(spec=JobSpec(("漢字",))),))
+        assert subprocess.run(command, env=env, capture_output=True, check=True).stdout == "'漢字'\n".encode()
+
+    def test_what_the_terminal_lacks_breaks_no_frame(self, fake: FakeWorkerd) -> None:
+        fake.answers["job.status"] = lambda params: make_job(spec=JobSpec(("漢字" * 9, "שלום")))
+        lines = on_terminal(fake, 40, "status", "a1b2c3d4e5", LC_ALL="C", NO_COLOR="1").splitlines()
+        assert {len(line) for line in lines} == {40} and "\\u6f22" in "".join(lines)
 
     def test_output_is_harmless_unless_raw(self, fake: FakeWorkerd, tmp_path: Path) -> None:
         log = LogWriter(tmp_path)
