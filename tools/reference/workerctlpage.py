@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "WORKER_CLUSTER": "The Dask cluster that runs the jobs, where --cluster does not name one.",
     "WORKERCTL_DETACH_KEYS": "What leaves run -it and attach, where --detach-keys does not say [ctrl-p,ctrl-q].",
     "NO_COLOR": "Where it is set and not empty, there are no colours (https://no-color.org).",
+    "LC_ALL": "C or POSIX: a terminal gets ASCII alone, the rest as escapes; data in a pipe stays UTF-8.",
     "TERM": "No colours where it is dumb; run -t and exec -t give it to the job's terminal.",
     "WORKERCTL_DEBUG": "1 shows where in workerctl an error came from.",
 }
