@@ -73,11 +73,13 @@ def _dim_as_blink(match: re.Match[bytes]) -> bytes:
 
 
 def _line(screen: pyte.Screen, row: int) -> Text:
-    """Runs of one style; the second half of a wide character is empty."""
+    """Words of one style, each of which is set at its place: not all that draw SVG heed textLength.
+    The second half of a wide character is empty."""
     text = Text()
     cells = (screen.buffer[row][column] for column in range(screen.columns))
     for style, run in itertools.groupby(cells, _style):
-        text.append("".join(cell.data for cell in run), style)
+        for word in re.findall(r"\S+|\s+", "".join(cell.data for cell in run)):
+            text.append(word, style)
     if not any(span.style.reverse for span in text.spans):
         text.rstrip()
     return text

@@ -9,7 +9,7 @@ from tools import drawing, theatre
 from tools.theatre import ROOT, Step
 
 WHERE = ROOT / "docs" / "pictures"
-COLUMNS = 110
+COLUMNS = 120
 LIMITS = '[users.bob]\\nmemory = "160M"\\n'
 HOLD = "x = bytearray({} << 20); sum(iter(int, 1))"
 """Python that has so many MiB and keeps a CPU busy"""
@@ -28,13 +28,16 @@ JOBS: list[Step] = [
         f"--timeout 1h --pids 20 python3 -c '{HOLD.format(40)}'"},
     {"user": "bob", "command": "workerctl run --name encode --mem 64M -- ffmpeg -i in.mov out.webm"},
     {"user": "alice", "command": "workerctl run --name notes --mem 16M sleep 1d; workerctl pause notes"},
+    {"user": "alice", "command": "workerctl run --name typo maek all || true"},
+    {"user": "alice", "command": "workerctl run --name over --timeout 1s sleep 100; workerctl wait over || true"},
+    {"user": "alice", "command": "workerctl run --name sync --restart on-failure:50 sh -c 'sleep 1; exit 7'"},
     {"user": "alice", "command": "workerctl run --name report --after index:ok ./report.sh"},
 ]  # fmt: skip
 PICTURES: dict[str, Step] = {
     "ps": {"command": "workerctl ps -a"},
     "status": {"command": "workerctl status render"},
     "explain": {"command": "workerctl explain fit"},
-    "top": {"command": "workerctl top", "watch": 45, "keys": "q", "rows": 18},
+    "top": {"command": "workerctl top", "watch": 45, "keys": "q", "rows": 18, "columns": 100},
     "stats": {"command": "workerctl stats --no-stream"},
 }
 """of each picture the step that it shows, as root sees it"""
