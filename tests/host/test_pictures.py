@@ -34,8 +34,8 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def letters(picture: Path) -> str:
-    """All text of an SVG; raises where it is no XML."""
-    return "".join(ElementTree.parse(picture).getroot().itertext()).replace("\xa0", " ")  # noqa: S314 - our own
+    """All words of an SVG; raises where it is no XML."""
+    return " ".join(" ".join(ElementTree.parse(picture).getroot().itertext()).split())  # noqa: S314 - our own
 
 
 class TestPictures:
