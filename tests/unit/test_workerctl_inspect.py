@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +123,24 @@ class TestTranslation:
             "-p ReadWritePaths=/srv -p PrivateNetwork=yes -p NoNewPrivileges=yes -p UMask=0022 "
             "-p CapabilityBoundingSet= -p SystemCallFilter=@system-service -- make '$$X'"
         )
+
+    @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+    def test_systemd_knows_every_property_and_its_value(self, tmp_path: Path) -> None:
+        mounts = tuple(
+            Mount(kind, "/mnt", "/srv" if kind.startswith("bind") else None, 5 if kind is MountKind.TMPFS else None)
+            for kind in MountKind
+        )
+        spec = msgspec.structs.replace(PLAIN, **{**CHANGES, "mounts": mounts, "net": Net.NONE}, limits=Limits(**LIMITS))
+        words = as_of("systemd-run", spec).words
+        properties = [words[place + 1] for place, word in enumerate(words) if word == "-p"]
+        of_unit = [line for line in properties if line.startswith("StartLimit")]
+        service = [line for line in properties if line not in of_unit]
+        text = "\n".join(["[Unit]", *of_unit, "[Service]", "Type=exec", "ExecStart=/bin/true", *service, ""])
+        (tmp_path / "worker-x.service").write_text(text)
+        verify = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "worker-x.service")]
+        done = subprocess.run(verify, capture_output=True, text=True, check=False)
+        assert not re.search(r"worker-x\.service:\d+:", done.stderr), done.stderr
+        assert len(properties) > 25
 
     def test_podman_in_full(self) -> None:
         spec = JobSpec(("make",), cwd="/srv", name="b", rootfs="/tree", limits=Limits(memory=1 << 20, swap=1 << 20))
