@@ -65,10 +65,12 @@ def main() -> int:
         for name in names:
             CASES[name]()
     made = report.make(figures.recorded)
-    _write(made)
     if options.commit:
+        if options.case and COMMITTED.exists():
+            made = report.merged(report.read_json(COMMITTED), made)
         report.write_json(made, COMMITTED)
         report.write_page(made, PAGE)
+    _write(made)
     return _check(made) if options.check else 0
 
 

@@ -33,6 +33,15 @@ def write_json(report: Report, path: Path) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
+def merged(old: Report, new: Report) -> Report:
+    """The new figures, and of the old ones those of cases that were not measured again."""
+    tables = {table.title: table for table in (*old.recorded.tables, *new.recorded.tables)}
+    goals = {goal.name: goal for goal in (*old.recorded.goals, *new.recorded.goals)}
+    left_out = dict.fromkeys((*old.recorded.left_out, *new.recorded.left_out))
+    recorded = Recorded(list(tables.values()), list(goals.values()), list(left_out))
+    return Report(new.date, new.machine, recorded)
+
+
 def read_json(path: Path) -> Report:
     return msgspec.json.decode(path.read_bytes(), type=Report)
 
