@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.figures import Goal, Recorded
+from tests.bench.figures import Goal, Recorded, Row, Table
 from tests.bench.guard import compared, regressions
+from tests.bench.report import Report, merged
 
 
 def found(new: Goal, old: Goal) -> list[str]:
@@ -28,3 +29,20 @@ class TestRegressions:
 
     def test_what_was_not_measured_before_is_no_regression(self) -> None:
         assert found(Goal("new", 9.0, 1), Goal("old", 1.0, 1)) == []
+
+
+class TestMerged:
+    def test_some_cases_measured_again_replace_theirs_and_leave_the_others(self) -> None:
+        row = Row("ours", 1.0, 1.0, 1.0, 1.0, 1)
+        old = Recorded(
+            [Table("launch", "ms", "ours", (row,)), Table("rpc", "/s", "ours", (row,))],
+            [Goal("launch / loop", 4.0, 1.4), Goal("rpc / echo", 0.5, 0.6, at_least=True)],
+            ["bwrap: not installed"],
+        )
+        again = Table("rpc", "/s", "ours", (row, row))
+        new = Recorded([again], [Goal("rpc / echo", 0.7, 0.6, at_least=True)], [])
+        made = merged(Report("2026-01-01", "a machine", old), Report("2026-01-02", "the same", new))
+        assert made.date == "2026-01-02"
+        assert made.recorded.tables == [old.tables[0], again]
+        assert [goal.value for goal in made.recorded.goals] == [4.0, 0.7]
+        assert made.recorded.left_out == ["bwrap: not installed"]
