@@ -21,6 +21,7 @@ A first look:
   workerctl out -f ID                     what it writes, live
   workerctl status ID                     its limits, its use, why it ended
   workerctl stop ID                       enough
+  workerctl -H ssh://HOST ps              the same on another machine
 
 ID is a job's id, the beginning of one, or a job's name.
 `workerctl help VERB` explains a verb, with examples; there is also help on

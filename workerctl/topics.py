@@ -71,6 +71,33 @@ takes. What each verb prints is listed in docs/json.md; docs/rpc.md explains the
 fields of a job.
 """,
     ),
+    "remote": (
+        "-H and WORKER_HOST: another machine, through ssh",
+        """\
+-H ssh://[USER@]HOST[:PORT], before or behind the verb, means the jobs of that
+machine; WORKER_HOST in the environment says it once for all. It goes through
+your own ssh, with its keys and configuration; worker must be installed there.
+
+  workerctl -H ssh://ada@build.example ps
+  workerctl run -H ssh://build.example -f -w src make
+  export WORKER_HOST=ssh://build.example
+  workerctl run -it bash
+
+The jobs are those of the user whom ssh logs in. A job runs in that user's home
+directory unless -w says where; paths are those of that machine, relative ones
+from the home directory on. Of your environment nothing is sent but TERM for
+-t, and what -e names: PATH, HOME and the like are as ssh has them there.
+
+Input (-i), output, terminals (-t, attach, exec) and exit codes are as here.
+When the connection breaks, jobs run on, and workerctl ends with 125.
+
+  --socket PATH           with -H: workerd's socket on that machine
+  -H unix:///PATH         a socket of this machine; -H '': this machine
+  WORKER_SSH="ssh -F x"   another ssh, or options for it
+
+More at once through one connection: ControlMaster in your ssh configuration.
+""",
+    ),
     "exit-codes": (
         "what workerctl's exit codes say",
         """\

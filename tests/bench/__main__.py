@@ -22,6 +22,7 @@ from tests.bench import (
     output,
     peers,
     python_api,
+    remote,
     report,
     restart,
     rpc,
@@ -44,6 +45,7 @@ CASES: dict[str, Callable[[], object]] = {
     "output": output.run,
     "system-call": system_call.run,
     "peers": peers.run,
+    "remote": remote.run,
 }
 QUICK = ("launch", "throughput", "command-line", "start-up", "rpc")
 """what the guard runs: about two minutes"""

@@ -10,7 +10,7 @@ from workerctl.verbs import ALIASES, VERBS, load
 VERB = Verb(
     "help",
     "[VERB|TOPIC]",
-    "Explain workerctl, one of its verbs, or a topic: format, filter, json, exit-codes.",
+    "Explain workerctl, one of its verbs, or a topic: format, filter, json, remote, exit-codes.",
     groups={},
     examples=[("help run", "all that `run` can do; also: run --help"), ("help format", "what --format takes")],
 )

@@ -31,7 +31,8 @@ VERB = Verb(
         editors. Ctrl-P Ctrl-Q leaves that, and `workerctl attach` comes back.
 
         The command sees the machine's files read-only, its working directory as you may write
-        it, and of your environment PATH HOME USER LOGNAME SHELL LANG LC_* TZ TERM.
+        it, and of your environment PATH HOME USER LOGNAME SHELL LANG LC_* TZ TERM; with -H, of
+        these those of that machine, and of yours nothing but TERM for -t and what -e names.
     """,
     groups={
         "How to run it": [
@@ -46,7 +47,7 @@ VERB = Verb(
             ),
             Option("--name", "a name, to use in place of the id", "NAME"),
             Option("-l --label", "a label, to find it by: ps --label", "KEY[=VALUE]", many=True),
-            Option("-w --workdir", "where it runs [the current directory]", "DIR"),
+            Option("-w --workdir", "where it runs [the current directory; with -H your home there]", "DIR"),
             Option("-e --env", "set a variable, or pass on your own", "NAME[=VALUE]", many=True),
             Option("-E --env-all", "pass on your whole environment"),
             Option("--json", "print JSON: the id, state and warnings; with --wait the whole job"),
