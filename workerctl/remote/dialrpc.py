@@ -61,7 +61,10 @@ class Rpc:
     def _given(self, numbers: list[int]) -> list[int]:
         fds = []
         for number in numbers:
-            channel = self._mux.channels[number]
+            channel = self._mux.channels.get(number)
+            if channel is None:  # closed over there meanwhile
+                fdpass.close_all(fds)
+                raise ConnectionResetError
             if channel.params["reads"]:
                 fds.append(dialfds.give_input(channel))
             else:

@@ -132,6 +132,8 @@ class Mux:
         self._out: SimpleQueue[Frame | None] = SimpleQueue()
         self.own = Channel(self, 0, {})
         self.channels: dict[int, Channel] = {0: self.own}
+        self._over: dict[str, Any] | None = None
+        """once no more frames come: why"""
 
     def begin(self) -> None:
         threads.begin(self._write)
@@ -147,6 +149,8 @@ class Mux:
         channel = Channel(self, next(self._numbers), params)
         self.channels[channel.number] = channel
         channel.post(frames.OPEN, json.dumps(params).encode())
+        if self._over is not None:  # looked at after the channel is among them, set before they are
+            self._end(channel.number, self._over)
         return channel
 
     def read(self) -> None:
@@ -156,11 +160,14 @@ class Mux:
                 self._take(frame)
         except (OSError, ValueError, frames.Broken):
             pass  # `ended` says what there is to say
-        error = self._ended()
+        self._over = self._ended()
         for number in list(self.channels):
-            if (channel := self.channels.pop(number, None)) is not None:
-                channel.end(error)
+            self._end(number, self._over)
         self._reading.close()
+
+    def _end(self, number: int, error: dict[str, Any]) -> None:
+        if (channel := self.channels.pop(number, None)) is not None:
+            channel.end(error)
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == frames.OPEN:
@@ -168,8 +175,7 @@ class Mux:
             self.channels[frame.channel] = channel
             self._opened(channel)
         elif frame.kind == frames.CLOSE:
-            if (closed := self.channels.pop(frame.channel, None)) is not None:
-                closed.end(json.loads(frame.payload))
+            self._end(frame.channel, json.loads(frame.payload))
         elif (found := self.channels.get(frame.channel)) is not None:  # else it was just closed
             found.take_frame(frame)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workerd.errors import WorkerError
     from workerd.output import Log
 
+
 class FarTransport:
     """Owned by one Connection."""
 
@@ -96,7 +97,9 @@ class FarTransport:
 
     def _take(self, numbers: Sequence[int]) -> None:
         for number in numbers:
-            channel = self._link.mux.channels[number]
+            channel = self._link.mux.channels.get(number)
+            if channel is None:  # the link was just lost, as the next read finds
+                raise ConnectionResetError
             if channel.params["kind"] == "leash":
                 self._inputs.clear()  # whoever holds it stays as long as it is wanted
             fd = nearfds.take(self._link.mux, channel)
