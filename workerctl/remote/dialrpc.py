@@ -59,7 +59,7 @@ class Rpc:
             self._channel.grant(len(frame.payload))
 
     def _given(self, numbers: list[int]) -> list[int]:
-        fds = []
+        fds: list[int] = []
         for number in numbers:
             channel = self._mux.channels.get(number)
             if channel is None:  # closed over there meanwhile
