@@ -67,8 +67,8 @@ version, and new ones may come: a program ignores what it does not know.
 
 Sizes are bytes; durations and times are microseconds, times since the epoch in
 UTC; rates are by the second. State and reason are the words that --filter
-takes. What each verb prints is listed in docs/json.md; docs/rpc.md explains the
-fields of a job.
+takes. What each verb prints is listed in docs/json.md; docs/rpc.md explains
+the fields of a job.
 """,
     ),
     "remote": (
