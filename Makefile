@@ -66,7 +66,7 @@ fuzz: venv init ## The fuzzers, long: FUZZ_RUNS of the parser, FUZZ_REQUESTS thr
 
 lint: venv init ## ruff, mypy --strict, the C compilers' warnings, shellcheck
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict workerd workerctl tools/reference hatch_build.py
+	$(BIN)/mypy --strict workerd workerctl tools hatch_build.py
 	$(BIN)/python workerd/init/build.py --analyze
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); else echo 'shellcheck: not installed, skipped'; fi
 

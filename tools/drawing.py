@@ -76,11 +76,11 @@ def _line(screen: pyte.Screen, row: int) -> Text:
     """Words of one style, each of which is set at its place: not all that draw SVG heed textLength.
     The second half of a wide character is empty."""
     text = Text()
-    cells = (screen.buffer[row][column] for column in range(screen.columns))
+    cells = [screen.buffer[row][column] for column in range(screen.columns)]
     for style, run in itertools.groupby(cells, _style):
         for word in re.findall(r"\S+|\s+", "".join(cell.data for cell in run)):
             text.append(word, style)
-    if not any(span.style.reverse for span in text.spans):
+    if not any(cell.reverse for cell in cells):
         text.rstrip()
     return text
 
