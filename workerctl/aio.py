@@ -22,8 +22,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
+import msgspec
+
 from workerctl.api import asks, asyncwire, stdin
 from workerctl.api.asks import Ask, JobRefs
+from workerctl.api.command import AsyncCommand
 from workerctl.api.eventstream import AsyncEventStream
 from workerctl.api.options import JobRef, LimitOptions, RunOptions, StartOptions, Words, run_params
 from workerctl.api.pieces import Piece, Reader, StreamName, log_of, newest
@@ -42,8 +45,6 @@ REPEATABLE = frozenset(
 )
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """seconds between two tries to reach a daemon that went away"""
-MOST_ABANDONED = 64
-"""cancelled waits that a connection may carry on with while nothing else is under way"""
 
 
 class AsyncClient:
@@ -81,18 +82,24 @@ class AsyncClient:
     async def call_with_fds(self, method: str, params: Params, fds: Sequence[int] = ()) -> tuple[Any, list[int]]:
         """As `call`, with descriptors: `fds` go along and stay the caller's, those
         that come back are the caller's to close."""
-        deadline = asyncio.get_running_loop().time() + self._patience
+        begun = asyncio.get_running_loop().time()
+        deadline = begun + self._patience
         pause = FIRST_PAUSE
+        whole = getattr(params, "timeout", None) if method in asyncwire.WAITS else None
         while True:
             connection = await self._connection()
+            if whole is not None:
+                spent = round((asyncio.get_running_loop().time() - begun) * 1e6)
+                params = msgspec.structs.replace(params, timeout=max(0, whole - spent))
             try:
                 return await connection.ask(method, params, fds)
+            except asyncwire.Moved:
+                continue
             except (errors.ConnectionFailed, errors.Unavailable):
                 if method not in REPEATABLE or asyncio.get_running_loop().time() >= deadline:
                     raise
             finally:
-                if connection.abandoned() >= MOST_ABANDONED:
-                    connection.close()  # workerd then forgets them as well; what is done goes on
+                connection.rid()
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -236,6 +243,23 @@ class AsyncClient:
         return await self._ask(
             asks.prune(older_than=older_than, keep=keep, reasons=reasons, labels=labels or {}, dry_run=dry_run)
         )
+
+    async def exec(
+        self,
+        job: JobRef,
+        command: Words,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: int | None = None,
+        stdout: int = 1,
+        stderr: int = 2,
+    ) -> AsyncCommand:
+        """One more command inside a running job, on the caller's descriptors."""
+        ask = asks.execute(job, command, env, cwd, stdin=stdin is not None)
+        fds = (stdout, stderr) if stdin is None else (stdin, stdout, stderr)
+        _, received = await self.call_with_fds(ask.method, ask.params, fds)
+        return AsyncCommand(received[0])
 
     # ── output ──
 

@@ -231,6 +231,46 @@ class TestManyAtOnce:
             asyncio.run(main())
 
 
+    def test_waits_that_are_given_up_again_and_again_use_nothing_up(self, daemon: Daemon) -> None:
+        """More than workerd lets a user have under way, beside one that goes on."""
+
+        async def give_up(client: AsyncClient, job: str) -> None:
+            async with asyncio.timeout(0.001):
+                await client.wait(job)
+
+        async def main() -> None:
+            async with connected(daemon) as client:
+                job = (await client.run(["sleep", "1000"])).id
+                kept = asyncio.create_task(client.wait(job))
+                for _ in range(20):
+                    ends = await asyncio.gather(*[give_up(client, job) for _ in range(500)], return_exceptions=True)
+                    assert {type(end) for end in ends} == {TimeoutError}
+                    await client.info()
+                assert not kept.done() and len(client._connections) <= 2
+                await client.stop(job, grace=0)
+                assert (await kept).reason is Reason.STOPPED
+
+        with no_fd_left():
+            asyncio.run(main())
+
+    def test_a_command_inside_a_job(self, daemon: Daemon) -> None:
+        async def main() -> None:
+            async with connected(daemon) as client:
+                job = await client.run(["sleep", "1000"])
+                null = os.open(os.devnull, os.O_WRONLY)
+                async with await client.exec(job, ["sh", "-c", "sleep 0.2; exit 7"], stdout=null) as command:
+                    assert await asyncio.gather(command.wait(), client.info())
+                    assert await command.wait() == 7
+                async with await client.exec(job, ["sleep", "1000"], stdout=null) as command:
+                    command.signal(15)
+                    assert await command.wait() == 128 + 15
+                os.close(null)
+                await client.stop(job, grace=0)
+
+        with no_fd_left():
+            asyncio.run(main())
+
+
 class TestDaemonsDeath:
     def test_is_told_to_all_who_wait_and_the_next_call_finds_the_new_one(self, own_daemon: Daemon) -> None:
         async def main() -> None:

@@ -223,17 +223,52 @@ class TestCancellation:
 
     def test_of_many_waits_lets_workerd_forget_them(self, tmp_path: Path) -> None:
         async def story(client: AsyncClient, peer: Peer, listener: Listener) -> None:
-            count = 64
-            calls = [asyncio.create_task(client.wait("x")) for _ in range(count)]
-            for _ in range(count):
-                await peer.request()
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
+            await cancelled_waits(client, peer)
             assert await peer.hung_up()
             await answered(client, await accepted_by(client, listener))
 
         play(tmp_path, story)
+
+
+    def test_of_many_waits_moves_those_that_are_left_to_another_connection(self, tmp_path: Path) -> None:
+        async def story(client: AsyncClient, peer: Peer, listener: Listener) -> None:
+            kept = asyncio.create_task(client.wait("kept", timeout=1000))
+            deed = asyncio.create_task(client.status("deed"))
+            asked = {params.id: number for number, method, params in [await peer.request() for _ in range(2)]
+                     if method == "job.status"}  # fmt: skip
+            await cancelled_waits(client, peer)
+            assert not kept.done()  # the deed's answer is still to come
+            peer.answer(asked["deed"], make_job(id="deed"))
+            assert (await deed).id == "deed"
+            assert await peer.hung_up()
+            second = await listener.accept()
+            number, _, params = await second.request()
+            assert params.ids == ("kept",) and 900_000_000 < params.timeout <= 1_000_000_000
+            second.answer(number, protocol.WaitResult((make_job(id="kept"),)))
+            assert (await kept).id == "kept"
+
+        play(tmp_path, story)
+
+    def test_of_a_few_waits_keeps_the_connection(self, tmp_path: Path) -> None:
+        async def story(client: AsyncClient, peer: Peer, _: Listener) -> None:
+            numbers = await cancelled_waits(client, peer, asyncwire.MOST_ABANDONED - 1)
+            for number in numbers:
+                peer.answer(number, protocol.WaitResult((make_job(),)))
+            await answered(client, peer)
+            await cancelled_waits(client, peer, asyncwire.MOST_ABANDONED - 1)
+            await answered(client, peer)
+
+        play(tmp_path, story)
+
+
+async def cancelled_waits(client: AsyncClient, peer: Peer, count: int = asyncwire.MOST_ABANDONED) -> list[int]:
+    """Their numbers."""
+    calls = [asyncio.create_task(client.wait("x")) for _ in range(count)]
+    numbers = [(await peer.request())[0] for _ in calls]
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    return numbers
 
 
 async def accepted_by(client: AsyncClient, listener: Listener) -> Peer:

@@ -30,6 +30,19 @@ ROOM = 1 << 18
 MOST_UNDER_WAY = 960
 """requests; workerd takes 1024 of one connection"""
 
+WAITS = frozenset({"job.wait", "output.wait", "events.subscribe"})
+"""may be asked again, and end with their connection (workerd.connection)"""
+MOST_ABANDONED = 64
+"""waits that were cancelled, and of which workerd cannot be told but by hanging up"""
+
+
+class Moved(ConnectionFailed):
+    """A wait is to be asked again on another connection: this one had too many that nobody
+    waits for. Never shown."""
+
+    kind = "moved"
+
+
 class Asked:
     """A request under way."""
 
@@ -56,6 +69,10 @@ class AsyncConnection:
         self._under_way: dict[int, Asked] = {}
         self._outgoing: deque[Asked] = deque()
         self._waiting_bytes = 0
+        self._abandoned = 0
+        """requests that were sent, and for whose answers nobody waits any more"""
+        self._deeds = 0
+        """others for which somebody waits, and which are no waits"""
         self._entering = 0
         """callers that wait for room"""
         self._room = asyncio.Event()
@@ -69,14 +86,15 @@ class AsyncConnection:
     @property
     def free(self) -> int:
         """How many more requests it takes now."""
-        return 0 if self.lost else MOST_UNDER_WAY - len(self._under_way) - self._entering
-
-    def abandoned(self) -> int:
-        """How many of its requests nobody waits for any more; 0 where somebody waits for
-        another one."""
-        if self._entering or any(not asked.answer.done() for asked in self._under_way.values()):
+        if self.lost is not None or self._abandoned >= MOST_ABANDONED:
             return 0
-        return len(self._under_way)
+        return MOST_UNDER_WAY - len(self._under_way) - self._entering
+
+    def rid(self) -> None:
+        """Hang up where too much of what is under way is abandoned, and nothing is lost by
+        it: workerd then forgets that, and the waits that are left move."""
+        if self._abandoned >= MOST_ABANDONED and not self._deeds and not self._entering:
+            self.close(Moved("this connection has ended"))
 
     async def ask(self, method: str, params: Params, fds: Sequence[int] = ()) -> tuple[Any, list[int]]:
         """The answer, and the descriptors that ride on it, now the caller's to close; those
@@ -89,12 +107,15 @@ class AsyncConnection:
             raise InvalidParams(f"the request is {len(line)} bytes long, more than the {wire.MAX_REQUEST} taken")
         asked = Asked(self._number, method, line, _copies(fds), self._loop.create_future())
         self._under_way[asked.number] = asked
+        self._deeds += method not in WAITS
         self._put(asked)
         try:
             result: tuple[Any, list[int]] = await asked.answer
         except BaseException:
             self._abandon(asked)
             raise
+        finally:
+            self._deeds -= method not in WAITS
         return result
 
     async def _enter(self) -> None:
@@ -106,7 +127,7 @@ class AsyncConnection:
         finally:
             self._entering -= 1
         if self.lost is not None:
-            raise ConnectionFailed(self.lost.message)
+            raise type(self.lost)(self.lost.message)
 
     def close(self, why: ConnectionFailed | None = None) -> None:
         """Whoever waits gets `why`. May be called twice."""
@@ -124,7 +145,7 @@ class AsyncConnection:
         self._room.set()
         for asked in self._under_way.values():
             if not asked.answer.done():
-                asked.answer.set_exception(ConnectionFailed(self.lost.message))
+                asked.answer.set_exception(type(self.lost)(self.lost.message))
         self._under_way.clear()
 
     # ── out ──
@@ -176,11 +197,15 @@ class AsyncConnection:
         if asked.answer.done() and not asked.answer.cancelled() and asked.answer.exception() is None:
             fdpass.close_all(asked.answer.result()[1])  # it came while the call was being cancelled
         asked.answer.cancel()
+        if asked.number not in self._under_way:
+            return
         if asked.line and not asked.begun and asked in self._outgoing:
             self._outgoing.remove(asked)
             self._drop_waiting(len(asked.line))
             fdpass.close_all(asked.fds)
-            self._under_way.pop(asked.number, None)
+            del self._under_way[asked.number]
+        else:
+            self._abandoned += 1
 
     # ── in ──
 
@@ -237,6 +262,7 @@ class AsyncConnection:
         asked = self._under_way.pop(answer.id, None) if isinstance(answer.id, int) else None
         if asked is None:
             raise ConnectionFailed("workerd answers something that was not asked")
+        self._abandoned -= asked.answer.cancelled()
         return asked
 
     def _claim(self, count: int) -> list[int]:

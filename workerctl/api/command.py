@@ -6,32 +6,19 @@ has ended, that gets SIGHUP, and SIGKILL later.
 
 from __future__ import annotations
 
+import asyncio
+
 from workerctl.execute import Leash
 
 
-class Command:
-    """Close it, or use it as a context manager."""
-
+class _Held:
     def __init__(self, leash_fd: int) -> None:
         self._leash = Leash(leash_fd)
         self._code: int | None = None
 
-    def __enter__(self) -> Command:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def fileno(self) -> int:
         """Readable when the command has ended."""
         return self._leash.fileno()
-
-    def wait(self) -> int:
-        """Until it has ended: its exit code as a shell gives it. Raises WorkerError where
-        its end is not known."""
-        if self._code is None:
-            self._code = self._leash.code()
-        return self._code
 
     def signal(self, number: int) -> None:
         """To the command's process group; nothing where it has ended."""
@@ -39,3 +26,45 @@ class Command:
 
     def close(self) -> None:
         self._leash.close()
+
+    def _ended(self) -> int:
+        if self._code is None:
+            self._code = self._leash.code()
+        return self._code
+
+
+class Command(_Held):
+    """Close it, or use it as a context manager."""
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wait(self) -> int:
+        """Until it has ended: its exit code as a shell gives it. Raises WorkerError where
+        its end is not known."""
+        return self._ended()
+
+
+class AsyncCommand(_Held):
+    """Close it, or use it as an asynchronous context manager."""
+
+    async def __aenter__(self) -> AsyncCommand:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def wait(self) -> int:
+        """As `Command.wait`; by one task at a time."""
+        if self._code is None:
+            loop = asyncio.get_running_loop()
+            ready = asyncio.Event()
+            loop.add_reader(self.fileno(), ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_reader(self.fileno())
+        return self._ended()
