@@ -6,9 +6,10 @@ Prints `name | line` as lines come, and how each job ended. Ends when none is le
 """
 
 import asyncio
+import contextlib
 import sys
 
-from workerctl import AsyncClient, Job, State
+from workerctl import AsyncClient, Job, State, errors
 
 
 async def follow(client: AsyncClient, job: Job) -> None:
@@ -27,17 +28,26 @@ async def follow(client: AsyncClient, job: Job) -> None:
 async def main(label: str) -> None:
     key, equals, value = label.partition("=")
     wanted = {key: value if equals else None}
+    tasks: dict[str, asyncio.Task[None]] = {}
     async with AsyncClient(patience=60) as client, asyncio.TaskGroup() as group:
+
+        def begin(job: Job) -> None:
+            if job.id not in tasks and key in job.spec.labels and wanted[key] in (None, job.spec.labels[key]):
+                tasks[job.id] = group.create_task(follow(client, job))
+
+        async def newcomers() -> None:
+            async for event in events:
+                if event.id and event.state in (State.QUEUED, State.STARTING, State.RUNNING):
+                    with contextlib.suppress(errors.NoSuchJob):  # it was removed since
+                        begin(await client.status(event.id))
+
         events = await client.events()  # from now on none is missed; what is there is listed
-        tasks: dict[str, asyncio.Task[None]] = {}
         async for job in client.list(labels=wanted):
-            tasks[job.id] = group.create_task(follow(client, job))
-        while not all(task.done() for task in tasks.values()):
-            event = await anext(events)
-            if event.id and event.id not in tasks and event.state in (State.QUEUED, State.STARTING, State.RUNNING):
-                job = await client.status(event.id)
-                if key in job.spec.labels and wanted[key] in (None, job.spec.labels[key]):
-                    tasks[job.id] = group.create_task(follow(client, job))
+            begin(job)
+        watching = group.create_task(newcomers())
+        while left := [task for task in tasks.values() if not task.done()]:
+            await asyncio.wait(left)
+        watching.cancel()
 
 
 if __name__ == "__main__":

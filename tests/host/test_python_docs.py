@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,8 @@ class TestTailJobs:
         command = [sys.executable, "-W", "error", "-c", example(daemon, "tail_jobs.py"), "app=a"]
         with subprocess.Popen(command, env=environment(daemon), stdout=subprocess.PIPE, text=True) as tail:
             assert tail.stdout is not None
+            in_time = threading.Timer(60, tail.kill)
+            in_time.start()
             assert tail.stdout.readline() == "first | old\n"
             daemon.run("echo", "not asked for", name="other", labels={"app": "b"})
             daemon.run("sh", "-c", "echo new; exit 3", name="second", labels={"app": "a"})
@@ -85,6 +88,7 @@ class TestTailJobs:
             with gate.open("w") as opened:
                 opened.write("\n")
             rest = tail.stdout.read()
+            in_time.cancel()
         assert rest == "first | bye\nfirst exited with 0\n" and tail.returncode == 0
         daemon.wait(first)
         gate.unlink()
