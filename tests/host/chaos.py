@@ -91,7 +91,7 @@ class Chaos:
         self.most_kills = kills
         self.kills = 0
         # Every outcome is looked up at the end, however many jobs there were.
-        self.daemon = Daemon(config="[history]\ncount = \"unlimited\"\n")
+        self.daemon = Daemon(config='[history]\ncount = "unlimited"\n')
         self.marks = self.daemon.base / "work"
         self.marks.mkdir()
         self.findings = Findings()

@@ -66,6 +66,7 @@ class Cluster:
         self.workers: dict[str, Process] = {}
         self.scheduler: Process | None = None
         self.address = ""
+        self.begun: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         for daemon in self.daemons.values():
@@ -100,11 +101,16 @@ class Cluster:
         return subprocess.run(self.command(*words), check=False, **{**options, **run})
 
     def begin(self, *words: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(*words), cwd=ROOT, env=self.env, stdout=-1, stderr=-1, stdin=subprocess.DEVNULL
         )
+        self.begun.append(process)
+        return process
 
     def close(self) -> None:
+        for begun in self.begun:
+            begun.kill()
+            begun.communicate()
         for process in (*self.workers.values(), self.scheduler):
             if process is not None and process.process.poll() is None:
                 process.kill()

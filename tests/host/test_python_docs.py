@@ -18,7 +18,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text( unordered)?\n(.*?)^```
 BLOCKS = [match.groups() for match in BLOCK.finditer(PAGE)]
 
 
-LIMIT = re.compile(r', (?:(?:mem|pids|cpus)=[^,)]+|limits=Limits\(.*?\))')
+LIMIT = re.compile(r", (?:(?:mem|pids|cpus)=[^,)]+|limits=Limits\(.*?\))")
 
 
 def possible(daemon: Daemon, program: str) -> str:

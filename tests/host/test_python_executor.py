@@ -108,9 +108,7 @@ class TestAsConcurrentFuturesHasIt:
                 yield lambda number: pool.submit(give, number)
         else:
             with CommandExecutor(1, socket_path=str(daemon.socket), check=True) as executor:
-                yield lambda number: executor.submit(
-                    ["sh", "-c", f"sleep 0.05; echo {number}; exit {int(number < 0)}"]
-                )
+                yield lambda number: executor.submit(["sh", "-c", f"sleep 0.05; echo {number}; exit {int(number < 0)}"])
 
     def test_as_completed_gives_each_once(self, begin: Callable[[int], Any]) -> None:
         futures = [begin(number) for number in (1, -1, 2)]

@@ -447,6 +447,7 @@ class TestConnect:
                 return "it stays"
 
             heard, said = os.pipe()
+
             def reload() -> None:
                 os.read(heard, 1)
                 daemon.config.write_text(self.CONFIG)

@@ -80,9 +80,7 @@ class TestWhoAsks:
         job_id = daemon.run("sh", "-c", STUBBORN)
         ready(daemon, job_id)
         answers: list[Job] = []
-        threads = [
-            threading.Thread(target=lambda: answers.append(stop(daemon, job_id, grace=0.5))) for _ in range(5)
-        ]
+        threads = [threading.Thread(target=lambda: answers.append(stop(daemon, job_id, grace=0.5))) for _ in range(5)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -82,7 +82,8 @@ def stop(client: Client, future: Future) -> None:
     """Stop the job, or take the command back where it is not begun yet."""
     from workerctl.dask.routes import Routes
 
-    client.sync(Routes(client).call, "job.stop", {"id": ids.queue_id(future.key)})
+    routes = Routes(client)
+    client.sync(routes.call, "job.stop", {"id": client.sync(routes.known, future)})
 
 
 def output(client: Client, job: str | Future) -> Iterator[bytes]:
@@ -91,7 +92,7 @@ def output(client: Client, job: str | Future) -> Iterator[bytes]:
     from workerctl.dask.routes import Routes
 
     routes = Routes(client)
-    job_id = job if isinstance(job, str) else ids.queue_id(job.key)
+    job_id = job if isinstance(job, str) else client.sync(routes.known, job)
     offset, finished = 0, False
     while not finished:
         now = client.sync(routes.call, "output.wait", {"id": job_id, "offset": offset})

@@ -26,7 +26,7 @@ from workerctl.dask.daemon import plain
 from workerctl.dask.farlog import ClusterLog
 from workerctl.dask.routes import Routes
 from workerctl.machine import HERE
-from workerd.errors import ConnectionFailed, InvalidParams, WorkerError
+from workerd.errors import ConnectionFailed, InternalError, InvalidParams, WorkerError
 
 if TYPE_CHECKING:
     from workerctl.wire import Connection
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CONNECT_SECONDS = 10.0
+RECONNECT_SECONDS = 60.0
+"""for a scheduler that was there, and is perhaps being restarted"""
 CLOSE_SECONDS = 5.0
 
 
@@ -47,15 +49,24 @@ class ClusterLink:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self._client: Client | None = None
-        self.routes = self._reach()
+        self._seen: set[str] = set()
+        self.routes = self.do(self._connect(CONNECT_SECONDS))
 
     def transport(self, _socket_path: str | None = None) -> ClusterTransport:
         if self._client is None or self._client.status != "running":
-            self.routes = self._reach()
+            self.routes = self.do(self._connect(RECONNECT_SECONDS))
         return ClusterTransport(self)
 
     def open_log(self, job_id: str) -> Log:
-        return ClusterLog(lambda question: self.do(self.routes.read_log(job_id, question)))
+        return ClusterLog(lambda question: self._read(job_id, question))
+
+    def _read(self, job_id: str, question: dict[str, Any]) -> Any:
+        """Through one restart of the scheduler."""
+        try:
+            return self.do(self.routes.read_log(job_id, question))
+        except ConnectionFailed:
+            self.routes = self.do(self._connect(RECONNECT_SECONDS))
+        return self.do(self.routes.read_log(job_id, question))
 
     # ── the machines, as far as it is known here what they are like ──
 
@@ -94,30 +105,25 @@ class ClusterLink:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(CLOSE_SECONDS)
 
-    def _reach(self) -> Routes:
-        return self.do(self._connect())
-
-    async def _connect(self) -> Routes:
+    async def _connect(self, seconds: float) -> Routes:
         await self._close_client()
         try:
-            client = Client(
-                self._address, asynchronous=True, set_as_default=False, timeout=CONNECT_SECONDS, name="workerctl"
-            )
+            client = Client(self._address, asynchronous=True, set_as_default=False, timeout=seconds, name="workerctl")
             self._client = await client
         except TimeoutError as error:
             raise ConnectionFailed(
-                f"no scheduler answers at {self._address} within {CONNECT_SECONDS:g} s: "
-                "does `dask scheduler` run there?"
+                f"no scheduler answers at {self._address} within {seconds:g} s: does `dask scheduler` run there?"
             ) from error
         except (OSError, TypeError, ValueError, RuntimeError) as error:
             raise ConnectionFailed(f"cannot reach the scheduler at {self._address}: {_reason(error)}") from error
-        return Routes(self._client, stdio.note)
+        return Routes(self._client, stdio.note, self._seen)
 
     async def _close_client(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await client.close()
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await client.close()
 
 
 class ClusterTransport:
@@ -132,7 +138,10 @@ class ClusterTransport:
 
     def send(self, line: bytes, fds: Sequence[int] = ()) -> None:
         if fds:
-            raise InvalidParams("a job of the cluster takes no standard input from here: give it a file instead")
+            raise InvalidParams(
+                "a job of the cluster has neither standard input nor a terminal from here: give it a file, "
+                "or log in on its machine"
+            )
         self._link.loop.call_soon_threadsafe(self._begin, line)
 
     def receive(self, size: int) -> bytes:
@@ -175,6 +184,9 @@ class ClusterTransport:
             answer["result"] = await self._link.routes.call(request["method"], request["params"])
         except WorkerError as error:
             answer["error"] = plain(error)
+        except Exception as error:
+            logging.getLogger("distributed.workerctl").exception("%s failed", request["method"])
+            answer["error"] = plain(InternalError(f"internal error: {type(error).__name__}: {error}"))
         async with self._sending:
             with contextlib.suppress(OSError):  # whoever asked has gone
                 await self._link.loop.sock_sendall(self._other, msgspec.json.encode(answer) + b"\n")

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from distributed.worker_state_machine import SecedeEvent, UnpauseEvent
@@ -53,7 +54,7 @@ class Machine:
 
     async def start(self) -> None:
         """Before the worker joins. Raises WorkerError."""
-        await self._count()
+        await self._count(self.daemon.call)
         self._worker.extensions[EXTENSION] = self
         self._worker.handlers |= {"workerctl_call": self.call, "workerctl_log": self.read_log}
         for task in (self._announce_always(), self._watch()):
@@ -84,10 +85,10 @@ class Machine:
         self._set(resources.minus(state.total_resources, held))
         self._stale.set()
 
-    async def _count(self) -> None:
+    async def _count(self, ask: Callable[[str, Plain], Awaitable[Plain]]) -> None:
         """Ask workerd what is free, and let Dask have that much."""
         before = set(self._held)
-        info = await self.daemon.call_patiently("daemon.info", {})
+        info = await ask("daemon.info", {})
         room = resources.offered(info.get("free") or {})
         for key in before & set(self._held):
             room = resources.plus(room, self._held[key])
@@ -109,7 +110,7 @@ class Machine:
             await self._stale.wait()
             self._stale.clear()
             try:
-                await self._count()
+                await self._count(self.daemon.call_patiently)
             except WorkerError as error:
                 log.error("no commands run here for now: %s", error)
                 self._set(resources.nothing())

@@ -18,7 +18,7 @@ import dask
 from dask.utils import parse_timedelta
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from workerctl.dask import resources
+from workerctl.dask import ids, resources
 from workerctl.dask.ledger import Entry, Ledger, Plain
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class ClusterPlugin(SchedulerPlugin):
             "workerctl_refused": self.refused,
             "workerctl_finished": self.finished,
             "workerctl_machines": self.machines,
+            "workerctl_known": self.known,
             "workerctl_where": self.where,
             "workerctl_outcome": self.outcome,
             "workerctl_back": self.back,
@@ -67,8 +68,11 @@ class ClusterPlugin(SchedulerPlugin):
                 self._tell()
 
     def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
-        if finish == "forgotten" and isinstance(key, str):
+        if not (isinstance(key, str) and key.startswith(ids.KEY_PREFIX)):
+            return
+        if finish == "forgotten":
             self._ledger.forget(key)
+        if finish == "forgotten" or start == "released":
             self._tell()
 
     # ── what machines say ──
@@ -102,12 +106,14 @@ class ClusterPlugin(SchedulerPlugin):
 
     def refused(self, key: str, error: Plain) -> None:
         self._ledger.refused(key, error)
+        if (entry := self._ledger.get(key)) is not None:
+            self._free(entry)
         self._tell()
 
     def finished(self, key: str, job: Plain) -> bool:
         """Whether it is to be run again."""
         again = self._ledger.finished(key, job)
-        if again and (entry := self._ledger.get(key)) is not None:
+        if (entry := self._ledger.get(key)) is not None:
             self._free(entry)
         self._tell()
         return again
@@ -116,6 +122,11 @@ class ClusterPlugin(SchedulerPlugin):
 
     def machines(self) -> dict[str, Plain]:
         return self._machines
+
+    async def known(self, key: str, seconds: float) -> bool:
+        """Whether there is such a command, as soon as there is."""
+        await self._until(seconds, lambda: key in self._scheduler.tasks)
+        return key in self._scheduler.tasks
 
     async def where(self, key: str, seconds: float, expected: bool = False) -> Plain:
         """What is known of a command, as soon as it is begun, or known never to be, or the
@@ -133,10 +144,16 @@ class ClusterPlugin(SchedulerPlugin):
         await self._until(seconds, lambda: self._over(key) or key not in self._scheduler.tasks)
         return await self.where(key, 0)
 
-    async def back(self, machine: str, seconds: float) -> bool:
-        """Whether that machine is there, as soon as it is, or is known not to come back."""
-        await self._until(seconds, lambda: self._machines.get(machine, {"address": ""})["address"] is not None)
-        return machine in self._machines
+    async def back(self, machine: str, seconds: float, expected: bool = False) -> bool:
+        """Whether that machine is there, as soon as it is, or is known not to come back.
+        `expected`: it is not known yet, and will come."""
+
+        def settled() -> bool:
+            known = self._machines.get(machine)
+            return not expected if known is None else known["address"] is not None
+
+        await self._until(seconds, settled)
+        return (self._machines.get(machine) or {"address": None})["address"] is not None
 
     def lost(self, machine: str | None = None, job: str = "") -> list[Plain]:
         """Those that are lost: all, or the one that this id means."""
@@ -211,11 +228,11 @@ class ClusterPlugin(SchedulerPlugin):
         self._tell()
 
     def _free(self, entry: Entry) -> None:
-        """Its task may go anywhere: where there is room for it, or, where it is lost,
-        to any machine that says so."""
+        """Its task may go anywhere: where there is room for it, or, where it is over, to
+        any machine that says so."""
         if (task := self._scheduler.tasks.get(entry.key)) is not None:
             task.worker_restrictions = None
-            task.resource_restrictions = {resources.JOBS: 0.0} if entry.lost else dict(entry.asked["resources"])
+            task.resource_restrictions = {resources.JOBS: 0.0} if entry.over else dict(entry.asked["resources"])
 
     def _reschedule(self, worker: str) -> None:
         """Have Dask look again at what it had no place for."""

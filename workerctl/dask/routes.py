@@ -7,8 +7,8 @@ event loop, and reaches machines through the scheduler alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workerctl.dask import answers, ids, resources
 from workerctl.dask.api import submit_request
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PLACE_SECONDS = 1.0
 """for which `run` waits for a machine before it says that the command waits for one"""
+T = TypeVar("T")
+PAUSE = 0.2
 ASK_SECONDS = 30.0
 """after which a question that waits is asked again"""
 ONE_JOB = frozenset(
@@ -32,18 +34,41 @@ ONE_JOB = frozenset(
 NO_PLUGIN = "no machine of this cluster runs commands: start its Dask workers with --preload workerctl.dask"
 
 
+class NoMachines(ConnectionFailed):
+    """None that runs commands."""
+
+
 class Routes:
     """`note` is told what the caller should know beside the answers. Calls raise WorkerError."""
 
-    def __init__(self, client: Client, note: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, client: Client, note: Callable[[str], None] = lambda _: None, seen: set[str] | None = None
+    ) -> None:
         self._client = client
+        self._seen = set() if seen is None else seen
+        """machines that were there once: they are waited for, through a restart of the scheduler"""
         self._note = note
         self._futures: dict[str, Future] = {}
         """by key: the commands that were begun through here"""
         self._keys: dict[str, str] = {}
         """by the jobs' ids"""
 
+    async def patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """`work`, again while a scheduler that was restarted has no machines back yet."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ASK_SECONDS
+        while True:
+            try:
+                return await work()
+            except NoMachines:
+                if not self._seen or loop.time() > deadline:
+                    raise
+            await asyncio.sleep(PAUSE)
+
     async def call(self, method: str, params: Plain) -> Plain:
+        return await self.patiently(lambda: self._call(method, params))
+
+    async def _call(self, method: str, params: Plain) -> Plain:
         if method == "job.run":
             return await self._run(params)
         if method == "job.wait":
@@ -56,26 +81,39 @@ class Routes:
 
     async def read_log(self, ref: str, question: Plain) -> Any:
         """What workerctl.dask.logs answers."""
-        machine, job = await self._begun(ref)
-        return await self._message(machine, op="workerctl_log", job=job, question=question)
+
+        async def read() -> Any:
+            machine, job = await self._begun(ref)
+            return await self._message(machine, op="workerctl_log", job=job, question=question)
+
+        return await self.patiently(read)
+
+    async def known(self, future: Future) -> str:
+        """The id of a command that was just submitted, once the scheduler knows it."""
+        await self.scheduler("known", key=future.key, seconds=ASK_SECONDS)
+        return ids.queue_id(future.key)
 
     # ── what the scheduler knows ──
 
     async def scheduler(self, operation: str, **params: Any) -> Any:
         """Raises ConnectionFailed where there is none any more, or none of ours."""
         try:
-            return await getattr(self._client.scheduler, f"workerctl_{operation}")(**params)
+            answer = await getattr(self._client.scheduler, f"workerctl_{operation}")(**params)
         except OSError as error:
             raise ConnectionFailed(f"the scheduler does not answer: {error}") from error
         except (AttributeError, KeyError, ValueError) as error:
             raise ConnectionFailed(NO_PLUGIN) from error
+        if answer is None:  # all that Dask says of what it does not know
+            raise NoMachines(NO_PLUGIN)
+        return answer
 
     async def machines(self) -> dict[str, Plain]:
         """Those that are there. Raises ConnectionFailed where none is."""
         found: dict[str, Plain] = await self.scheduler("machines")
         there = {name: machine for name, machine in found.items() if machine["address"]}
+        self._seen |= there.keys()
         if not there:
-            raise ConnectionFailed(NO_PLUGIN)
+            raise NoMachines(NO_PLUGIN)
         return there
 
     async def ask(self, machine: str, method: str, params: Plain) -> Plain:
@@ -84,7 +122,12 @@ class Routes:
         return result
 
     async def _message(self, machine: str, **message: Any) -> Any:
+        """Waits for a machine that is away and may come back."""
         there = await self.machines()
+        if machine not in there:
+            if not await self.scheduler("back", machine=machine, seconds=ASK_SECONDS):
+                raise WrongState(f"machine {machine} has left the cluster, and its jobs are lost")
+            there = await self.machines()
         if machine not in there:
             raise _not_there(machine, there)
         try:
@@ -112,7 +155,7 @@ class Routes:
         if machine == ids.QUEUE:
             view: Plain = await self.scheduler("where", key=ids.key_of(job), seconds=0)
             return view if view["known"] and (view.get("lost") or not view["job_id"]) else None
-        if machine is not None and machine not in await self.machines():
+        if machine is not None and machine not in await self.scheduler("machines"):
             lost: list[Plain] = await self.scheduler("lost", machine=machine, job=job)
             return lost[0] if lost else None
         return None
@@ -150,8 +193,10 @@ class Routes:
         if machine == ids.QUEUE:
             return await self._by_key(ids.key_of(job), ref)
         if machine is not None:
-            if machine not in there:
-                raise _not_there(machine, there)
+            if machine not in there and machine not in await self.scheduler("machines"):
+                expected = machine in self._seen
+                if not (expected and await self.scheduler("back", machine=machine, seconds=ASK_SECONDS, expected=True)):
+                    raise _not_there(machine, there)
             return machine, job
         found = [name for name, answer in (await self.everywhere("job.status", {"id": job})).items() if answer]
         if not found:
