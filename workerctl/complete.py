@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from workerd.job import Job
-from workerd.protocol import InfoResult
 
 
 def filled(value: object) -> Any:
@@ -30,4 +29,7 @@ def complete_job(job: dict[str, Any]) -> Any:
 
 
 def complete_info(info: dict[str, Any]) -> Any:
+    # Not above: all methods' decoders come with it, and no list of jobs needs them.
+    from workerd.protocol import InfoResult
+
     return filled(msgspec.convert(info, InfoResult))

@@ -313,3 +313,32 @@ class TestStartUp:
             [sys.executable, "-S", "-c", code], env=environment(fake), capture_output=True, check=True, timeout=60
         )
         assert set(done.stdout.decode().splitlines()[-1].split()) == wanted
+
+    @pytest.mark.parametrize(
+        ("words", "wanted"),
+        [
+            (["ps"], {"rich.console", "rich.table"}),
+            (["ps", "--json"], {"msgspec", "workerd.job"}),
+            (["ps", "--format", "{id}"], {"msgspec", "workerd.job"}),
+        ],
+        ids=["ps", "json", "format"],
+    )
+    def test_ps_imports_what_it_draws_or_fills_with(
+        self, fake: FakeWorkerd, words: list[str], wanted: set[str]
+    ) -> None:
+        """By python -X importtime, which is how to look at the whole of it."""
+        heavy = {
+            "msgspec",
+            "workerd.job",
+            "workerd.protocol",
+            "rich.console",
+            "rich.table",
+            "rich.progress",
+            "rich.live",
+        }
+        heavy |= {"asyncio", "pygments", "markdown_it", "argparse", "ctypes", "sqlite3", "pyroute2", "cgroupspy"}
+        code = f"import workerctl.cli; workerctl.cli.main({words!r})"
+        command = [sys.executable, "-X", "importtime", "-c", code]
+        done = subprocess.run(command, env=environment(fake), capture_output=True, text=True, check=True, timeout=60)
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+        assert imported & heavy == wanted
