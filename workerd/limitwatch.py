@@ -41,7 +41,7 @@ class LimitWatch:
         """Until the registry lets go of the job. Where no watch can be had, its end tells."""
         if live.cgroup is None or live.unwatch is not None or not (paths := live.cgroup.counted_in()):
             return
-        watched = _Watched(self, live, live.cgroup)
+        watched = _Watched(self, self._loop, live, live.cgroup)
         try:
             if self._inotify is None:
                 self._inotify = Inotify(self._loop)
@@ -61,9 +61,6 @@ class LimitWatch:
             self._inotify.close()
             self._inotify = None
 
-    def loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
-
     def record(self, live: Live, usage: Usage) -> None:
         """With the job, so that a restarted daemon knows what was told."""
         live.job = msgspec.structs.replace(live.job, usage=usage)
@@ -81,8 +78,9 @@ class LimitWatch:
 class _Watched:
     """One job's watches. Can be ended twice."""
 
-    def __init__(self, owner: LimitWatch, live: Live, cgroup: JobCgroup) -> None:
+    def __init__(self, owner: LimitWatch, loop: asyncio.AbstractEventLoop, live: Live, cgroup: JobCgroup) -> None:
         self._owner = owner
+        self._loop = loop
         self._live = live
         self._cgroup = cgroup
         self._watches: list[tuple[Inotify, int]] = []
@@ -119,7 +117,7 @@ class _Watched:
         if all(new <= old for new, old in zip(now, told, strict=True)):
             return
         self._owner.record(self._live, usage)
-        self._timer = self._owner.loop().call_later(self._pause, self._look_again)
+        self._timer = self._loop.call_later(self._pause, self._look_again)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _look_again(self) -> None:
