@@ -115,12 +115,13 @@ class History:
 
     def _due(self) -> None:
         self._timer = None
-        if not self._running:
-            self._tasks.create_task(self._look())
-        else:
-            self.wake()
+        self._tasks.create_task(self._look())
 
     async def _look(self) -> None:
+        """One at a time: two would forget the same jobs."""
+        if self._running:
+            self.wake()
+            return
         self._running = True
         try:
             limits = self._registry.config.history

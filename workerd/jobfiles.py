@@ -117,10 +117,12 @@ def _open_fifo(path: str) -> int | None:
 
 
 def _remove_directory(path: str) -> None:
-    """A flat one; nothing where it is gone."""
+    """A flat one; nothing where it is gone. All of it is, even where somebody else is about
+    to remove it too: what he has not come to yet, he may not live to do."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(path):
-            os.unlink(f"{path}/{name}")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{path}/{name}")
         os.rmdir(path)
 
 

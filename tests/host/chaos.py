@@ -34,6 +34,10 @@ from workerd.job import TRANSITIONS, Job, JobSpec, Reason, State
 
 PATIENCE = 120.0
 """seconds in which a job that was asked for must be over, once nobody kills any more"""
+LEAST_KILLS, LEAST_JOBS = 20, 50
+"""fewer say nothing: on a machine that is busy with other things they take longer"""
+QUICK_START = 0.3
+"""seconds from a daemon's start until it serves, on a machine that is not busy"""
 
 
 @dataclass
@@ -88,6 +92,7 @@ class Chaos:
         self.random = random.Random(seed)
         self.seed = seed
         self.deadline = time.monotonic() + seconds
+        self.last_deadline = self.deadline + 2 * PATIENCE
         self.most_kills = kills
         self.kills = 0
         # Every outcome is looked up at the end, however many jobs there were.
@@ -105,6 +110,8 @@ class Chaos:
         self._users = users
         self._zygote = Zygote(self.daemon.log, self.daemon.command()[3:], ROOT)
         self._pid, self._pidfd = -1, -1
+        self._slowness = 1.0
+        """how much longer than on a quiet machine a daemon's start took last"""
 
     def _draw(self, jobs: int) -> Iterator[Asked]:
         kinds = ["quick"] * 10 + ["slow"] * 4 + ["stopped"] * 3 + ["stubborn"]
@@ -143,24 +150,32 @@ class Chaos:
             self._pidfd = -1
 
     def _kill_until_done(self, users: list[threading.Thread]) -> None:
-        while self.kills < self.most_kills and time.monotonic() < self.deadline:
+        while not self._over():
             if not any(user.is_alive() for user in users):
                 return
             # From the middle of its recovery to well into its service; not always before
             # it serves, however slow that is with many jobs on a busy machine.
             if self.random.random() < 0.7:
                 self._until_it_serves()
-            time.sleep(self.random.choice((0.02, 0.05, 0.1, 0.2, 0.4)) * (0.5 + self.random.random()))
+            pause = self.random.choice((0.02, 0.05, 0.1, 0.2, 0.4)) * (0.5 + self.random.random())
+            time.sleep(pause * self._slowness)
             assert select.select([self._pidfd], [], [], 0)[0] == [], f"workerd died by itself:\n{self._log_end()}"
             self._end_daemon()
             self.kills += 1
             self._start()
 
+    def _over(self) -> bool:
+        """Whether there were as many kills as were wanted, or enough when the time is over."""
+        enough = self.kills >= LEAST_KILLS and len(self.asked) >= LEAST_JOBS
+        until = self.deadline if enough else self.last_deadline
+        return self.kills >= self.most_kills or time.monotonic() >= until
+
     def _until_it_serves(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+        begin = time.monotonic()
+        while time.monotonic() < begin + PATIENCE:
             with contextlib.suppress(errors.ConnectionFailed, errors.Unavailable, OSError):
                 Client(str(self.daemon.socket)).close()
+                self._slowness = max(1.0, (time.monotonic() - begin) / QUICK_START)
                 return
             if select.select([self._pidfd], [], [], 0.01)[0]:
                 return  # it died: whoever called says so
@@ -175,7 +190,7 @@ class Chaos:
         while True:
             with self._lock:
                 asked = next(self._todo, None)
-                if asked is None or (time.monotonic() > self.deadline or self.kills >= self.most_kills):
+                if asked is None or self._over():
                     return
                 self.asked.append(asked)
             self._ask(asked)

@@ -43,3 +43,20 @@ class TestIndex:
         assert header_of(files) == before
         trylog.end(files.index)
         assert header_of(files)[32] == trylog.MORE | 1 and header_of(files)[24] == 7
+
+
+class TestRemoval:
+    def test_all_is_gone_though_somebody_else_took_some_of_it_meanwhile(
+        self, files: jobfiles.JobFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """He was killed then, say: what he had not come to yet is nobody's but ours."""
+        jobfiles.create_output(files)
+        listed = os.listdir
+
+        def behind(path: str) -> list[str]:
+            return ["job", *listed(path)]  # gone since it was listed
+
+        monkeypatch.setattr(os, "listdir", behind)
+        files.remove_state()
+        assert not Path(files.state).exists()
+        files.remove_state()
