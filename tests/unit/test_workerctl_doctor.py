@@ -72,6 +72,15 @@ class TestKernel:
         Path(machine.path("/proc/pressure/cpu")).unlink()
         assert "psi=1" in machine.finding("kernel", "pressure").remedy
 
+    def test_modules_for_networks_of_jobs(self, machine: Machine) -> None:
+        modules = "/lib/modules/6.1.0-9-amd64"
+        machine.write(f"{modules}/modules.dep", "kernel/net/bridge/bridge.ko.xz: kernel/net/802/stp.ko.xz\n")
+        machine.write(f"{modules}/modules.builtin", "kernel/drivers/net/veth.ko\n")
+        found = machine.finding("kernel", "bridge network")
+        assert (found.level, found.found) == (WARNING, "the kernel lacks nf_tables")
+        machine.write("/sys/module/nf_tables/refcnt")
+        assert machine.finding("kernel", "bridge network").level == OK
+
 
 class TestCgroups:
     def test_controllers_that_v1_holds_are_named_with_their_place(self, machine: Machine) -> None:

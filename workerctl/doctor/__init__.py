@@ -64,6 +64,12 @@ class Host:
         except OSError:
             return None
 
+    def start(self, unit: str = "workerd") -> str:
+        """How to start it here."""
+        if self.exists("/run/systemd/system"):
+            return f"systemctl start {unit}"
+        return "start workerd by hand, as root: workerd --help"
+
     def run(self, *words: str) -> tuple[int, str] | None:
         """A program's exit code and output, both streams; None where there is none."""
         try:

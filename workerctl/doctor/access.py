@@ -34,7 +34,7 @@ def _socket(host: Host) -> Iterator[Finding]:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        yield Finding("socket", FAILED, f"{path} is not there", "systemctl start workerd.socket")
+        yield Finding("socket", FAILED, f"{path} is not there", host.start("workerd.socket"))
         return
     except PermissionError:
         yield Finding("socket", FAILED, f"{path} is out of your reach", "its directory should be 0755: chmod 755 on it")

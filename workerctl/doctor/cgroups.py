@@ -59,7 +59,7 @@ def _controller(name: str, offered: list[str], taken: dict[str, str]) -> Finding
 def _keeper(host: Host, mount: str, offered: list[str]) -> Iterator[Finding]:
     jobs = f"{mount}/{KEEPER}"
     if not host.exists(jobs):
-        yield Finding("jobs' cgroup", WARNING, f"{jobs} is not there", "systemctl start workerd")
+        yield Finding("jobs' cgroup", WARNING, f"{jobs} is not there", host.start())
         return
     given = (host.read(f"{jobs}/cgroup.controllers") or "").split()
     missing = [name for name in WANTED if name in offered and name not in given]

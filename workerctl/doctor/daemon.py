@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 def check(host: Host) -> Iterator[Finding]:
     from workerctl.wire import Connection
-    from workerd.errors import WorkerError
+    from workerd.errors import NotRunning, WorkerError
 
     try:
         with Connection(host.socket) as connection:
             info = connection.call("daemon.info", {})
+    except NotRunning:
+        remedy = f"mend what failed above; then: {host.start()}"
+        yield Finding("workerd", FAILED, f"is not running: nobody listens on {host.socket}", remedy)
+        return
     except WorkerError as error:
         said, _, advice = str(error).partition(": ")
         yield Finding("workerd", FAILED, said, advice or "mend what failed above; then: systemctl restart workerd")

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 LEAST = (5, 14)
 """the first with cgroup.kill (cgroups(7)); clone3 into a cgroup is older"""
+FOR_NETWORKS = ("bridge", "veth", "nf_tables")
+"""the kernel's modules that `--net bridge` uses"""
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
 
 
@@ -18,6 +20,7 @@ def check(host: Host) -> Iterator[Finding]:
     yield _namespaces(host)
     yield _seccomp(host)
     yield _pressure(host)
+    yield from _network(host)
 
 
 def _version(host: Host) -> Finding:
@@ -49,3 +52,19 @@ def _pressure(host: Host) -> Finding:
         return Finding("pressure", OK, "counted (PSI)")
     remedy = "add psi=1 to the kernel's command line; until then nothing is known of jobs' stalls"
     return Finding("pressure", WARNING, "not counted", remedy)
+
+
+def _network(host: Host) -> Iterator[Finding]:
+    """Where the kernel's modules are listed (modprobe(8)); one without a list has all built in, or none."""
+    release = (host.read("/proc/sys/kernel/osrelease") or "").strip()
+    lists = [host.read(f"/lib/modules/{release}/modules.{kind}") for kind in ("dep", "builtin")]
+    if not any(lists):
+        return
+    paths = [line.partition(":")[0] for text in lists if text for line in text.splitlines()]
+    known = {path.rpartition("/")[2].partition(".")[0] for path in paths}
+    missing = [name for name in FOR_NETWORKS if name not in known and not host.exists(f"/sys/module/{name}")]
+    if missing:
+        remedy = "install the kernel's other modules; until then jobs with --net bridge do not start"
+        yield Finding("bridge network", WARNING, f"the kernel lacks {', '.join(missing)}", remedy)
+    else:
+        yield Finding("bridge network", OK, ", ".join(FOR_NETWORKS))
