@@ -14,7 +14,7 @@ import contextlib
 import os
 import platform
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,26 +42,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
 
 
+Boot = Callable[[str, Path | None], contextlib.AbstractContextManager[Machine]]
+
+
 @pytest.fixture(scope="session")
-def vm(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """The shared machine; the build's progress goes to the terminal, not into a capture."""
+def boot(request: pytest.FixtureRequest) -> Boot:
+    """A machine of a release, booted, with what is in a tree installed, or bare; skips where
+    none can be. The build's progress goes to the terminal, not into a capture."""
     if os.environ.get("WORKER_SKIP_SYSTEM"):
         pytest.skip("WORKER_SKIP_SYSTEM is set")
     if platform.machine() != "x86_64":
         pytest.skip(f"the virtual machine is x86_64, this is {platform.machine()}")
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    with contextlib.ExitStack() as stack:
-        with capture.global_and_fixture_disabled():
-            print(file=sys.stderr)  # pytest's line is half written
-            try:
-                release = image.default_release()
-                machine = stack.enter_context(layer.machine(release, TREE))
-            except MissingTool as error:
-                pytest.skip(str(error))
-            say(f"booting Debian {release} for the system tests …")
-            machine.start()
-            state = machine.wait_booted()
-            say(f"booted in {machine.boot_seconds:.1f} s ({machine.accelerator}), {state}")
+
+    @contextlib.contextmanager
+    def booted(release: str, tree: Path | None) -> Iterator[Machine]:
+        with contextlib.ExitStack() as stack:
+            with capture.global_and_fixture_disabled():
+                print(file=sys.stderr)  # pytest's line is half written
+                try:
+                    machine = stack.enter_context(layer.machine(release, tree))
+                except MissingTool as error:
+                    pytest.skip(str(error))
+                say(f"booting Debian {release} for the system tests …")
+                machine.start()
+                state = machine.wait_booted()
+                say(f"booted in {machine.boot_seconds:.1f} s ({machine.accelerator}), {state}")
+            yield machine
+
+    return booted
+
+
+@pytest.fixture(scope="session")
+def vm(boot: Boot) -> Iterator[Machine]:
+    """The shared machine."""
+    with boot(image.default_release(), TREE) as machine:
         yield machine
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,23 @@ def for_release(release: str) -> str:
         f"no apt source for Debian {release} or for this machine's own release in: {looked}.\n"
         "Name a sources file (deb822 or one-line style) in WORKER_VM_SOURCES."
     )
+
+
+def unreachable(release: str) -> str | None:
+    """Why these sources have no such release, asked of apt itself; None where they have it,
+    or nobody can be asked."""
+    helper = Path("/usr/lib/apt/apt-helper")
+    if not helper.exists():
+        return None
+    try:
+        for stanza in parse_deb822(for_release(release)):
+            if release in stanza["suites"].split():
+                address = f"{stanza['uris'].split()[0].rstrip('/')}/dists/{release}/InRelease"
+                with tempfile.TemporaryDirectory() as place:
+                    run([helper, "download-file", address, f"{place}/InRelease"])
+    except BuildFailed as error:
+        return f"Debian {release} cannot be reached from this machine's apt sources: {error}"
+    return None
 
 
 def apt_settings() -> list[str]:
