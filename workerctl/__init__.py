@@ -11,7 +11,8 @@ Nothing is imported before it is asked for: the command line starts through here
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
     from workerctl.aio import AsyncClient
-    from workerctl.api.command import AsyncCommand, Command
+    from workerctl.api.asynccommand import AsyncCommand
+    from workerctl.api.command import Command
     from workerctl.api.pieces import Piece
     from workerctl.api.result import CommandFailed, JobResult
     from workerctl.client import Client
@@ -68,7 +69,7 @@ __all__ = [
 
 _PLACES = {
     "AsyncClient": "workerctl.aio",
-    "AsyncCommand": "workerctl.api.command",
+    "AsyncCommand": "workerctl.api.asynccommand",
     "Client": "workerctl.client",
     "Command": "workerctl.api.command",
     "CommandExecutor": "workerctl.executor",

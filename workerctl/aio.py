@@ -26,7 +26,7 @@ import msgspec
 
 from workerctl.api import asks, asyncwire, stdin
 from workerctl.api.asks import Ask, JobRefs
-from workerctl.api.command import AsyncCommand
+from workerctl.api.asynccommand import AsyncCommand
 from workerctl.api.eventstream import AsyncEventStream
 from workerctl.api.options import JobRef, LimitOptions, RunOptions, StartOptions, Words, run_params
 from workerctl.api.pieces import Piece, Reader, StreamName, log_of, newest

@@ -157,6 +157,8 @@ class TestCost:
         [
             ("workerctl.cli", {"asyncio", "rich", "pyroute2", "cgroupspy", "sqlite3", "ctypes", "msgspec", "argparse"}),
             ("workerctl", {"asyncio", "rich", "pyroute2", "cgroupspy", "sqlite3", "ctypes", "argparse"}),
+            ("workerctl.client", {"asyncio", "rich", "pyroute2", "cgroupspy", "sqlite3", "concurrent.futures"}),
+            ("workerctl.executor", {"rich", "pyroute2", "cgroupspy", "sqlite3"}),
             ("workerd.__main__", {"rich", "pyroute2"}),
         ],
     )

@@ -6,12 +6,12 @@ has ended, that gets SIGHUP, and SIGKILL later.
 
 from __future__ import annotations
 
-import asyncio
-
 from workerctl.execute import Leash
 
 
-class _Held:
+class Held:
+    """The command's leash, and its exit code once that is known."""
+
     def __init__(self, leash_fd: int) -> None:
         self._leash = Leash(leash_fd)
         self._code: int | None = None
@@ -27,13 +27,14 @@ class _Held:
     def close(self) -> None:
         self._leash.close()
 
-    def _ended(self) -> int:
+    def ended(self) -> int:
+        """Waits for the end; the exit code."""
         if self._code is None:
             self._code = self._leash.code()
         return self._code
 
 
-class Command(_Held):
+class Command(Held):
     """Close it, or use it as a context manager."""
 
     def __enter__(self) -> Command:
@@ -45,26 +46,4 @@ class Command(_Held):
     def wait(self) -> int:
         """Until it has ended: its exit code as a shell gives it. Raises WorkerError where
         its end is not known."""
-        return self._ended()
-
-
-class AsyncCommand(_Held):
-    """Close it, or use it as an asynchronous context manager."""
-
-    async def __aenter__(self) -> AsyncCommand:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    async def wait(self) -> int:
-        """As `Command.wait`; by one task at a time."""
-        if self._code is None:
-            loop = asyncio.get_running_loop()
-            ready = asyncio.Event()
-            loop.add_reader(self.fileno(), ready.set)
-            try:
-                await ready.wait()
-            finally:
-                loop.remove_reader(self.fileno())
-        return self._ended()
+        return self.ended()
