@@ -130,7 +130,7 @@ class CgroupTree:
         """The cgroup of a job that has one. Raises FileNotFoundError."""
         path = self._path(job_id, uid)
         context = cgrouplimits.Context(self.available, self._mount, blockdev.Caller(uid))
-        return JobCgroup(CgroupNode(path), path, context)
+        return JobCgroup(CgroupNode(path), context)
 
     def scan(self) -> list[tuple[int, str]]:
         """(uid, job id) of every job cgroup that there is."""

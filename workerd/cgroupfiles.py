@@ -285,13 +285,37 @@ class CgroupNode(Node):
         """Raises OSError."""
         super().__init__(os.fsencode(path))
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.core = CoreController(self)
-        self.memory = MemoryController(self)
-        self.cpu = CpuController(self)
-        self.cpuset = CpusetController(self)
-        self.io = IoController(self)
-        self.pids = PidsController(self)
-        self.pressure = PressureController(self)
+
+    # Made when they are asked for: kept, they would be the largest part of what a job takes
+    # of the daemon's memory.
+
+    @property
+    def core(self) -> CoreController:
+        return CoreController(self)
+
+    @property
+    def memory(self) -> MemoryController:
+        return MemoryController(self)
+
+    @property
+    def cpu(self) -> CpuController:
+        return CpuController(self)
+
+    @property
+    def cpuset(self) -> CpusetController:
+        return CpusetController(self)
+
+    @property
+    def io(self) -> IoController:
+        return IoController(self)
+
+    @property
+    def pids(self) -> PidsController:
+        return PidsController(self)
+
+    @property
+    def pressure(self) -> PressureController:
+        return PressureController(self)
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1

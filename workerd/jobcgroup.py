@@ -35,10 +35,15 @@ _GONE = (errno.ENOENT, errno.ENODEV)
 class JobCgroup:
     """One job's cgroup: limits, usage, freeze, kill. Owns `fd`."""
 
-    def __init__(self, node: CgroupNode, path: Path, context: cgrouplimits.Context) -> None:
-        self.path = path
+    __slots__ = ("_context", "_node")
+
+    def __init__(self, node: CgroupNode, context: cgrouplimits.Context) -> None:
         self._node = node
         self._context = context
+
+    @property
+    def path(self) -> Path:
+        return Path(os.fsdecode(self._node.full_path))
 
     @property
     def fd(self) -> int:

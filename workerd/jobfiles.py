@@ -27,17 +27,47 @@ class JobFiles:
     """The paths of one job's files; nothing is open here. Making and removing can
     each be repeated."""
 
+    __slots__ = ("_id", "_runtime_dir", "_state_dir")
+
     def __init__(self, state_dir: str, runtime_dir: str, job_id: str) -> None:
-        self.state = f"{state_dir}/jobs/{job_id}"
-        self.runtime = f"{runtime_dir}/jobs/{job_id}"
-        self.log = f"{self.state}/{LOG}"
-        self.index = f"{self.state}/{INDEX}"
-        self.exit = f"{self.runtime}/exit"
-        self.control = f"{self.runtime}/control"
-        self.resolv_conf = f"{self.runtime}/resolv.conf"
-        self.hosts = f"{self.runtime}/hosts"
-        self.tty = f"{self.runtime}/tty"
-        """a FIFO: what is typed into the job's terminal, where it has one"""
+        self._state_dir, self._runtime_dir, self._id = state_dir, runtime_dir, job_id
+
+    @property
+    def state(self) -> str:
+        return f"{self._state_dir}/jobs/{self._id}"
+
+    @property
+    def runtime(self) -> str:
+        return f"{self._runtime_dir}/jobs/{self._id}"
+
+    @property
+    def log(self) -> str:
+        return f"{self.state}/{LOG}"
+
+    @property
+    def index(self) -> str:
+        return f"{self.state}/{INDEX}"
+
+    @property
+    def exit(self) -> str:
+        return f"{self.runtime}/exit"
+
+    @property
+    def control(self) -> str:
+        return f"{self.runtime}/control"
+
+    @property
+    def resolv_conf(self) -> str:
+        return f"{self.runtime}/resolv.conf"
+
+    @property
+    def hosts(self) -> str:
+        return f"{self.runtime}/hosts"
+
+    @property
+    def tty(self) -> str:
+        """A FIFO: what is typed into the job's terminal, where it has one."""
+        return f"{self.runtime}/tty"
 
     def remove_runtime(self) -> None:
         _remove_directory(self.runtime)

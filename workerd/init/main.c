@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -75,10 +76,11 @@ static int start_command(void *argument) {
 
 /* As vfork: PID 1 waits until the child has exec'ed or failed, on the same memory. */
 pid_t spawn_command(const struct plan *plan, const int streams[2]) {
-    static char stack[64 << 10] __attribute__((aligned(16)));
+    static char stack[64 << 10] __attribute__((aligned(4096)));
     struct start start = {plan, streams[0], streams[1]};
     pid_t pid = clone(start_command, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &start);
     int saved = errno;
+    madvise(stack, sizeof stack, MADV_DONTNEED); /* of no more use, for as long as the job runs */
     if (report_command_failed())
         report_start_failure();
     if (pid < 0)

@@ -11,6 +11,7 @@
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -28,7 +29,7 @@ static struct mount_op cwd_op = {.kind = MOUNT_RW, .tree = -1};
 
 static const char *const replaced[] = {"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", NULL};
 
-static char paths[1 << 20]; /* canonical targets; only what is used is ever touched */
+static char paths[1 << 20] __attribute__((aligned(4096))); /* canonical targets; only what is used is ever touched */
 static size_t paths_used;
 
 static dev_t own_devices[MAX_MOUNTS + 8]; /* our own tmpfs: the only places where a target may be made */
@@ -357,5 +358,6 @@ void view_build(struct plan *plan) {
     masks_apply(empty_fd);
     close(empty_fd);
     close(root_tree);
+    madvise(paths, sizeof paths, MADV_DONTNEED); /* of no more use, for as long as the job runs */
     umask(saved);
 }
