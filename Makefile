@@ -29,7 +29,7 @@ BENCH ?=
 # Options of `make chaos`: --kills N --jobs N --minutes N --seed N
 CHAOS ?=
 
-.PHONY: help venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo tour pictures figures docs man wheel wheelhouse deb deb-lint install uninstall clean
+.PHONY: help demo-cluster venv init lint chaos faults leaks test test-unit test-host test-system bench bench-check fuzz demo tour pictures figures docs man wheel wheelhouse deb deb-lint install uninstall clean
 
 help: ## This list
 	@echo 'make TARGET [PREFIX=$(PREFIX)] [DESTDIR=] [WHEELHOUSE=] [PYTHON=]'
@@ -37,6 +37,9 @@ help: ## This list
 
 demo: ## The five-minute tour, for real: on this machine or in a virtual one
 	scripts/demo-anywhere
+
+demo-cluster: venv init ## Two machines under one Dask scheduler, in network namespaces made for it (root)
+	$(BIN)/python -m tests.host.clusterdemo
 
 test: lint init ## All tests, and the linters
 	$(PYTEST)

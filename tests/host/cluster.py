@@ -66,6 +66,9 @@ class Cluster:
         self.workers: dict[str, Process] = {}
         self.scheduler: Process | None = None
         self.address = ""
+        self.host = "127.0.0.1"
+        self.enter: list[str] = []
+        """what the scheduler and the clients are started with"""
         self.begun: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -80,8 +83,8 @@ class Cluster:
     def start_scheduler(self) -> None:
         """At the address that it had, if it had one."""
         port = self.address.rpartition(":")[2] or "0"
-        words = ["scheduler", "--host", f"{self.scheme}://127.0.0.1", "--port", port, "--no-dashboard"]
-        self.scheduler = Process(self.base, f"scheduler{time.monotonic_ns()}", words, env=self.env)
+        words = ["scheduler", "--host", f"{self.scheme}://{self.host}", "--port", port, "--no-dashboard"]
+        self.scheduler = Process(self.base, f"scheduler{time.monotonic_ns()}", words, env=self.env, enter=self.enter)
         self.address = self.scheduler.wait_log("Scheduler at:").split()[-1]
 
     def start_worker(self, name: str, *options: str, **popen: Any) -> Process:
@@ -94,7 +97,7 @@ class Cluster:
         return self.workers[name]
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "workerctl", "--cluster", self.address, *words]
+        return [*self.enter, sys.executable, "-m", "workerctl", "--cluster", self.address, *words]
 
     def ctl(self, *words: str, **run: Any) -> subprocess.CompletedProcess[bytes]:
         options = {"cwd": ROOT, "env": self.env, "capture_output": True, "timeout": 60, "stdin": subprocess.DEVNULL}
@@ -127,6 +130,20 @@ def cluster(machines: dict[str, str], **options: Any) -> Iterator[Cluster]:
         yield made
     finally:
         made.close()
+
+
+def certificates(base: Path) -> dict[str, str]:
+    """Dask's configuration of TLS, with an authority and a certificate made for it."""
+    base.mkdir()
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    files = ["-keyout", str(base / "key.pem"), "-out", str(base / "cert.pem"), "-subj", "/CN=cluster"]
+    subprocess.run([*new, *files], check=True, capture_output=True)
+    config = {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}
+    config["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"] = str(base / "cert.pem")
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        config[f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT"] = str(base / "cert.pem")
+        config[f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY"] = str(base / "key.pem")
+    return config
 
 
 def wait_until(what: Callable[[], object], *, seconds: float = SECONDS) -> Any:

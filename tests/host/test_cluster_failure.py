@@ -12,7 +12,7 @@ import pytest
 from distributed import Client
 
 from tests.host.attackers import USER
-from tests.host.cluster import Cluster, cluster, read_line, wait_until
+from tests.host.cluster import Cluster, certificates, cluster, read_line, wait_until
 from tests.host.daemon import ROOT
 from workerctl import dask as commands
 
@@ -157,20 +157,6 @@ class TestAccess:
         assert ran.returncode == 125
         assert b"scheduler" in ran.stderr
         assert b"tcp://127.0.0.1:1" in ran.stderr
-
-
-def certificates(base: Path) -> dict[str, str]:
-    """Dask's configuration of TLS, with an authority and a certificate made for it."""
-    base.mkdir()
-    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    files = ["-keyout", str(base / "key.pem"), "-out", str(base / "cert.pem"), "-subj", "/CN=cluster"]
-    subprocess.run([*new, *files], check=True, capture_output=True)
-    config = {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}
-    config["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"] = str(base / "cert.pem")
-    for role in ("SCHEDULER", "WORKER", "CLIENT"):
-        config[f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT"] = str(base / "cert.pem")
-        config[f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY"] = str(base / "key.pem")
-    return config
 
 
 class TestTls:

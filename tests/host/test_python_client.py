@@ -230,7 +230,6 @@ class TestManyAtOnce:
         with no_fd_left():
             asyncio.run(main())
 
-
     def test_waits_that_are_given_up_again_and_again_use_nothing_up(self, daemon: Daemon) -> None:
         """More than workerd lets a user have under way, beside one that goes on."""
 
