@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.bench import (
+    cluster,
     command_line,
     figures,
     growth,
@@ -46,6 +47,7 @@ CASES: dict[str, Callable[[], object]] = {
     "system-call": system_call.run,
     "peers": peers.run,
     "remote": remote.run,
+    "cluster": cluster.run,
 }
 QUICK = ("launch", "throughput", "command-line", "start-up", "rpc")
 """what the guard runs: about two minutes"""

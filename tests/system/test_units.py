@@ -150,7 +150,21 @@ class TestJobsEnd:
 
 
 class TestUpgrade:
-    def test_jobs_go_on_under_the_new_daemon(self, vm: Machine, job: Job) -> None:
+    @pytest.fixture
+    def load(self, vm: Machine) -> Iterator[None]:
+        """Jobs come and go all the while: each is answered, runs once, and ends as it does."""
+        vm.sh("rm -rf /srv/load; mkdir /srv/load")
+        script = "echo $n >>/srv/load/ran; exit 3"
+        one = f'workerctl run --wait --rw /srv/load -- sh -c "{script}"; echo $n $? >>/srv/load/told'
+        loop = vm.popen(["sh", "-c", f"n=0; until [ -e /srv/load/stop ]; do n=$((n + 1)); {one}; done"], timeout=None)
+        yield
+        vm.sh("touch /srv/load/stop")
+        said = loop.wait()
+        told = [line.split() for line in vm.sh("cat /srv/load/told").out.splitlines()]
+        assert len(told) >= 3 and {code for _, code in told} == {"3"}, (told, said.err)
+        assert vm.sh("cat /srv/load/ran").out.split() == [number for number, _ in told]
+
+    def test_jobs_go_on_under_the_new_daemon(self, vm: Machine, job: Job, load: None) -> None:
         daemon, keeper = main_pid(vm), main_pid(vm, "workerd-jobs")
         vm.sh("echo '# mine' >>/etc/workerd/workerd.toml")
         said = vm.sh(f"make install WHEELHOUSE={SOURCE}/wheelhouse", cwd=f"{SOURCE}/tree", timeout=500).out

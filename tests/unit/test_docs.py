@@ -104,7 +104,7 @@ class TestCommands:
             known |= {flag for group in load(verb).VERB.groups.values() for option in group for flag in option.flags}
         known |= set(OPTION.findall(argument_parser().format_help()))
         named = {span.split()[0].partition("=")[0] for span in spans(page) if OPTION.match(span)}
-        others = {"--commit", "--sparse", "--strict"}  # make bench, tar, mypy
+        others = {"--commit", "--resources", "--sparse", "--strict"}  # make bench, dask worker, tar, mypy
         assert named <= known | others
 
     def test_help_of_a_verb_is_not_shadowed(self) -> None:
