@@ -32,7 +32,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="workerd",
         description="Runs commands as limited, isolated jobs. Without systemd, for development: "
-        "workerd --socket /tmp/w/sock --state-dir /tmp/w/state --runtime-dir /tmp/w/run "
+        "workerd --socket /tmp/worker/sock --state-dir /tmp/worker/state --runtime-dir /tmp/worker/run "
         "--cgroup /sys/fs/cgroup/unified/w --allow-missing-controllers",
     )
     add = parser.add_argument
