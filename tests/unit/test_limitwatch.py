@@ -39,7 +39,7 @@ class Stage:
         self.registry.observers.append(lambda job: self.recorded.set())
         self.watch = LimitWatch(self.registry, tasks)
         context = Context(frozenset({"memory", "pids"}), base, Caller(0))
-        cgroup = JobCgroup(CgroupNode(self.cgroup), self.cgroup, context)
+        cgroup = JobCgroup(CgroupNode(self.cgroup), context)
         self.live = Live(job, JobFiles(str(base), str(base), job.id), cgroup)
         self.registry.add(self.live)
 
