@@ -75,7 +75,7 @@ class TestFullDisk:
         with small.client() as client:
             ended = client.status(running)
         assert (ended.state, ended.exit_code) == (State.FINISHED, 3)
-        assert not list(small.cgroup.glob("jobs/uid-*/job-*"))
+        until_cleared(small)
 
 
 class FewInodes(SmallDisk):
@@ -109,6 +109,14 @@ class FewDescriptors(Daemon):
         return ["prlimit", "--nofile=96:96", *super().command()]
 
 
+def until_cleared(daemon: Daemon) -> None:
+    """What a job had is removed once everybody was told of its end."""
+    deadline = time.monotonic() + 20
+    while list(daemon.cgroup.glob("jobs/uid-*/job-*")):
+        assert time.monotonic() < deadline, "a cgroup remains"
+        time.sleep(0.01)
+
+
 def until_refused(daemon: Daemon, most: int) -> tuple[list[str], Exhausted]:
     """(jobs that wait for a line in `go` to exit with 3, why there are no more)"""
     work = daemon.base / "work"
@@ -136,10 +144,7 @@ def let_them_end(daemon: Daemon, started: list[str]) -> None:
 def check_that_it_goes_on(daemon: Daemon) -> None:
     job, text = daemon.shell("echo again")
     assert (job.exit_code, text) == (0, "again\n")
-    deadline = time.monotonic() + 20  # it is removed once everybody was told
-    while list(daemon.cgroup.glob("jobs/uid-*/job-*")):
-        assert time.monotonic() < deadline, "its cgroup remains"
-        time.sleep(0.01)
+    until_cleared(daemon)
     with daemon.client() as client:
         assert [job.id for job in client.list()] == []
 

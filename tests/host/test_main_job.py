@@ -123,7 +123,7 @@ class TestStartFailures:
         job_id = caught.value.data["id"]
         assert [path.name for path in daemon.base.glob(f"*/jobs/{job_id}/*")] == ["job"]
         assert not (daemon.runtime / "jobs" / str(job_id)).exists()
-        assert not list(daemon.cgroup.glob("jobs/uid-*/job-*"))
+        assert not list(daemon.cgroup.glob(f"jobs/uid-*/job-{job_id}"))
 
     @staticmethod
     def recorded(daemon: Daemon, error: StartFailed) -> Job:
