@@ -67,15 +67,20 @@ def _table_lines(table: Table) -> list[str]:
     lines = ["", f"**{table.title}**", "", f"| | median, {table.unit} | 25 % | 75 % | ratio |", "|---|---|---|---|---|"]
     for row in table.rows:
         figures = (row.median, row.low, row.high, row.ratio)
-        lines.append(" | ".join([f"| {row.name}", *(f"{figure:.2f}" for figure in figures)]) + " |")
+        lines.append(" | ".join([f"| {_cell(row.name)}", *(f"{figure:.2f}" for figure in figures)]) + " |")
     return lines
+
+
+def _cell(text: str) -> str:
+    """A bar in it would begin another column."""
+    return text.replace("|", "\\|")
 
 
 def _goal_line(goal: Goal) -> str:
     bound = "≥" if goal.at_least else "≤"
     unit = "" if goal.unit == "x" else f" {goal.unit}"
     verdict = "reached" if goal.reached else "**missed**"
-    return f"| {goal.name} | {goal.value:.2f}{unit} | {bound} {goal.limit:g}{unit} | {verdict} |"
+    return f"| {_cell(goal.name)} | {goal.value:.2f}{unit} | {bound} {goal.limit:g}{unit} | {verdict} |"
 
 
 def plot(report: Report, path: Path) -> None:

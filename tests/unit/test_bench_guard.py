@@ -6,7 +6,7 @@ import pytest
 
 from tests.bench.figures import Goal, Recorded, Row, Table
 from tests.bench.guard import compared, regressions
-from tests.bench.report import Report, merged
+from tests.bench.report import Report, markdown, merged
 
 
 def found(new: Goal, old: Goal) -> list[str]:
@@ -46,3 +46,12 @@ class TestMerged:
         assert made.recorded.tables == [old.tables[0], again]
         assert [goal.value for goal in made.recorded.goals] == [4.0, 0.7]
         assert made.recorded.left_out == ["bwrap: not installed"]
+
+
+class TestPage:
+    def test_a_bar_in_a_name_begins_no_column(self) -> None:
+        row = Row("cat file | cat", 1.0, 1.0, 1.0, 1.0, 1)
+        recorded = Recorded([Table("output", "ms", row.name, (row,))], [Goal("out / cat | cat", 1.0, 2)])
+        lines = markdown(Report("2026-01-01", "a machine", recorded)).splitlines()
+        assert r"| cat file \| cat | 1.00 | 1.00 | 1.00 | 1.00 |" in lines
+        assert r"| out / cat \| cat | 1.00 | ≤ 2 | reached |" in lines
