@@ -22,7 +22,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tests.host.daemon import ENV, ROOT, Daemon
@@ -350,13 +349,10 @@ class Chaos:
     def _look_for_leftovers(self) -> None:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            self.findings.left = [str(path) for path in self._leftovers()]
+            self.findings.left = [str(path) for path in self.daemon.leftovers()]
             if not self.findings.left:
                 return
             time.sleep(0.1)
-
-    def _leftovers(self) -> list[Path]:
-        return [*self.daemon.cgroup.glob("jobs/uid-*/job-*"), *(self.daemon.runtime / "jobs").glob("*")]
 
     def summary(self) -> str:
         found = self.findings

@@ -144,6 +144,10 @@ class Daemon:
             del run["stdin"]
         return subprocess.run(command, check=False, **run)
 
+    def leftovers(self) -> list[Path]:
+        """Of jobs that run or that are not cleared yet: their cgroups and run-time files."""
+        return [*self.cgroup.glob("jobs/uid-*/job-*"), *(self.runtime / "jobs").glob("*")]
+
     def close(self) -> None:
         """End it and its jobs; nothing may be left."""
         if self.process is not None and self.process.poll() is None:

@@ -283,7 +283,7 @@ class Faults:
 
     def _left(self) -> list[str]:
         jobs = self.daemon.state / "jobs"
-        left = [*self.daemon.cgroup.glob("jobs/uid-*/job-*"), *(self.daemon.runtime / "jobs").glob("*")]
+        left = self.daemon.leftovers()
         left += [path for path in jobs.iterdir() if not (path / "job").exists()]
         return [str(path) for path in left] + self._more_than_before()
 

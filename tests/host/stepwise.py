@@ -123,7 +123,7 @@ class Stepwise:
     def _look_for_leftovers(self) -> list[str]:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            left = [*self.daemon.cgroup.glob("jobs/uid-*/job-*"), *(self.daemon.runtime / "jobs").glob("*")]
+            left = self.daemon.leftovers()
             if not left:
                 return []
             time.sleep(0.02)

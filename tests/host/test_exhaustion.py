@@ -112,8 +112,8 @@ class FewDescriptors(Daemon):
 def until_cleared(daemon: Daemon) -> None:
     """What a job had is removed once everybody was told of its end."""
     deadline = time.monotonic() + 20
-    while list(daemon.cgroup.glob("jobs/uid-*/job-*")):
-        assert time.monotonic() < deadline, "a cgroup remains"
+    while left := daemon.leftovers():
+        assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(0.01)
 
 
