@@ -38,7 +38,7 @@ class Clearing:
         self._working = False
 
     async def clear(self, cgroup: JobCgroup | None, files: JobFiles) -> None:
-        """Returns once it was tried, as `clear` of this module."""
+        """Returns once it was tried; what remains is in the log, and is tried again."""
         gone = self._loop.create_future()
         self._asked.append(_Remains(cgroup, files, gone))
         if not self._working:
@@ -64,10 +64,10 @@ class Clearing:
 
 
 def _clear_all(remains: Sequence[_Remains]) -> list[bool]:
-    return [clear(each.cgroup, each.files) for each in remains]
+    return [_clear(each.cgroup, each.files) for each in remains]
 
 
-def clear(cgroup: JobCgroup | None, files: JobFiles) -> bool:
+def _clear(cgroup: JobCgroup | None, files: JobFiles) -> bool:
     """Remove a dead job's cgroup and run-time files, or say in the log why not; blocks.
     Can run twice."""
     if cgroup is not None:

@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Container
 
 import msgspec
 
 from workerd import exitrecord, jobrecord, outcome, procfs
-from workerd.clearing import clear
 from workerd.events import changes, entries
 from workerd.job import Job, JobSpec, RunClock, State, change
+from workerd.jobcgroup import JobCgroup
 from workerd.pausing import reconcile
 from workerd.registry import Live, monotonic, now
 from workerd.stopping import Stopper
@@ -31,7 +32,12 @@ async def recover(supervisor: Supervisor, stopper: Stopper) -> None:
     recorded = await supervisor.registry.call(lambda store: store.live())
     for job in recorded:
         await _take_up(supervisor, stopper, job)
-    for job in await asyncio.to_thread(_remove_strays, supervisor):
+    kept = {live.job.id for live in supervisor.registry if live.job.state is not State.QUEUED}
+    strays, unrecorded = await asyncio.to_thread(_find_strays, supervisor, kept)
+    await asyncio.gather(*(supervisor.clear_stray(cgroup, job_id) for job_id, cgroup in strays.items()))
+    kept.update(job.id for job in unrecorded)
+    await asyncio.to_thread(_remove_stray_files, supervisor, kept)
+    for job in unrecorded:
         log.critical("job %s runs, but no record speaks of it: it is taken up as it is found", job.id)
         found = entries(changes(None, job, now()))
         await supervisor.registry.call(lambda store, job=job, found=found: store.insert(job, {}, found))  # type: ignore[misc]
@@ -112,28 +118,30 @@ def _find_init(live: Live) -> int:
     return -1
 
 
-def _remove_strays(supervisor: Supervisor) -> list[Job]:
-    """Remove the cgroups and run-time files of jobs that are not live. A cgroup that has
-    processes is a job that the database lost: these are given back; blocks."""
+def _find_strays(supervisor: Supervisor, kept: Container[str]) -> tuple[dict[str, JobCgroup], list[Job]]:
+    """The cgroups, by job id, of jobs other than `kept`, and the jobs that the database lost:
+    those whose cgroup has processes. Blocks."""
     registry, tree = supervisor.registry, supervisor.tree
-    kept = {live.job.id for live in registry if live.job.state is not State.QUEUED}
-    found = []
+    strays, unrecorded = {}, []
     for uid, job_id in tree.scan():
         if job_id in kept:
             continue
         with contextlib.suppress(FileNotFoundError):
             cgroup = tree.open(job_id, uid)
             if registry.get(job_id) is None and cgroup.populated():
-                found.append(_as_found(job_id, uid, cgroup.procs(), supervisor.boot_id))
+                unrecorded.append(_as_found(job_id, uid, cgroup.procs(), supervisor.boot_id))
                 cgroup.close()
             else:
-                clear(cgroup, supervisor.files(job_id))
-    kept |= {job.id for job in found}
+                strays[job_id] = cgroup
+    return strays, unrecorded
+
+
+def _remove_stray_files(supervisor: Supervisor, kept: Container[str]) -> None:
+    """The run-time files of all jobs but these; blocks."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(os.path.dirname(supervisor.files("any").runtime)):
             if name not in kept:
                 supervisor.files(name).remove_runtime()
-    return found
 
 
 def _as_found(job_id: str, uid: int, pids: list[int], boot_id: str) -> Job:

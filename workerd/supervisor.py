@@ -384,6 +384,10 @@ class Supervisor:
         cgroup, live.cgroup = live.cgroup, None
         await self._clearing.clear(cgroup, live.files)
 
+    async def clear_stray(self, cgroup: JobCgroup, job_id: str) -> None:
+        """Remove a cgroup and run-time files that no live job has."""
+        await self._clearing.clear(cgroup, self.files(job_id))
+
 
 def _start_ticks(pid: int) -> int | None:
     """None where it cannot be read, which nothing depends on."""

@@ -15,7 +15,7 @@ from workerd.init import build
 HERE = Path(__file__).resolve().parent
 SOURCES = [HERE / "faults.c", HERE / "faultfile.c"]
 ERRORS = (errno.ENOSPC, errno.EIO, errno.ENOMEM, errno.EINTR)
-_HEADER = struct.Struct("iiii48s")
+_HEADER = struct.Struct("iiii48s48s")
 _SHIM_FLAGS = ["-O1", "-Wno-builtin-declaration-mismatch"]
 
 
@@ -55,10 +55,11 @@ class Control:
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 4096)
 
-    def arm(self, at: int, error: int) -> None:
-        """The call number `at` from now fails with `error`; the others do not."""
+    def arm(self, at: int, error: int, only: str = "") -> None:
+        """The call number `at` from now fails with `error`; the others do not. Only those
+        named `only` count, where it is not empty."""
         self.disarm()
-        self._map[: _HEADER.size] = _HEADER.pack(0, error, 0, 0, b"")
+        self._map[: _HEADER.size] = _HEADER.pack(0, error, 0, 0, b"", only.encode())
         self._map[:4] = struct.pack("i", at)
 
     def disarm(self) -> None:
@@ -66,7 +67,7 @@ class Control:
 
     def fired(self) -> str | None:
         """The name of the call that failed, if one has."""
-        *_, fired, name = _HEADER.unpack(self._map[: _HEADER.size])
+        *_, fired, name, _ = _HEADER.unpack(self._map[: _HEADER.size])
         return name.split(b"\0")[0].decode() if fired else None
 
     def count(self) -> int:

@@ -23,6 +23,7 @@ struct control {
     atomic_int count;
     atomic_int fired;
     char name[48];
+    char only[48]; /* no other call counts; empty: all do */
 };
 
 void *faults_map(const char *path);
@@ -31,6 +32,8 @@ static bool on;
 
 static bool fails(const char *name) {
     if (!on || control == NULL || atomic_load(&control->at) == 0)
+        return false;
+    if (control->only[0] != 0 && strcmp(control->only, name) != 0)
         return false;
     if (atomic_fetch_add(&control->count, 1) + 1 != atomic_load(&control->at))
         return false;

@@ -66,8 +66,8 @@ class Result:
 class Faults:
     """Owns the daemons; `run` is called once."""
 
-    def __init__(self, *, stride: int = 1, first: int = 1) -> None:
-        self.stride, self.first = stride, first
+    def __init__(self, *, stride: int = 1, first: int = 1, only: str = "") -> None:
+        self.stride, self.first, self.only = stride, first, only
         self.result = Result()
         self.daemon = Daemon()
         self.work = self.daemon.base / "work"
@@ -110,7 +110,7 @@ class Faults:
 
     def _start_and_end(self, case: str, at: int, error: int) -> str | None:
         self._ensure()
-        self.control.arm(at, error)
+        self.control.arm(at, error, self.only)
         asked = self._ask(case, f"echo {case} >> marks; {WORK}")
         self._wait(asked)
         fired = self._disarmed()
@@ -122,14 +122,15 @@ class Faults:
         script = f"trap '{WORK}' TERM; echo {case} >> marks; while :; do sleep 0.01; done"
         asked = self._ask(case, script)
         self._until_marked(case)
-        self.control.arm(at, error)
+        self.control.arm(at, error, self.only)
         self._stop_job(asked)
         fired = self._disarmed()
         self._look(case, fired, {asked.tag: (asked, STOPPED)})
         return fired
 
     def _recovery(self, case: str, at: int, error: int) -> str | None:
-        """One job runs on, one ends while there is no daemon, one waits."""
+        """One job runs on, one ends while there is no daemon, one waits; and a cgroup is
+        left of one that was finished."""
         self._ensure()
         (self.work / "go").unlink(missing_ok=True)
         os.mkfifo(self.work / "go")
@@ -137,7 +138,8 @@ class Faults:
         ending = self._ask(f"{case}-b", f"echo {case}-b >> marks; {WORK}")
         waiting = self._ask(f"{case}-c", f"echo {case}-c >> marks; {WORK}", delay=400_000)
         self._end()
-        self.control.arm(at, error)
+        (self.daemon.cgroup / "jobs/uid-0/job-stray22222").mkdir(parents=True, exist_ok=True)
+        self.control.arm(at, error, self.only)
         self._start()
         self._ensure()
         fired = self._disarmed()
@@ -152,7 +154,7 @@ class Faults:
         self._ensure()
         control = faultlib.Control(self.work / "init-control")
         try:
-            control.arm(at, error)
+            control.arm(at, error, self.only)
             env = {**ENV, "WORKER_FAULTS": str(control.path)}
             asked = self._ask(case, f"echo {case} >> marks; {WORK}", env=env)
             self._wait(asked)
@@ -371,11 +373,12 @@ def _words(job: Job) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--call", default="", help="only calls of this name fail")
     parser.add_argument("--phase", action="append", choices=PHASES)
     arguments = parser.parse_args()
     wrong = 0
     for phase in arguments.phase or PHASES:
-        faults = Faults(stride=arguments.stride)
+        faults = Faults(stride=arguments.stride, only=arguments.call)
         began = time.monotonic()
         result = faults.run([phase])
         wrong += len(result.wrong)

@@ -20,3 +20,9 @@ def test_a_failed_call_loses_nothing_and_leaves_nothing(phase: str, stride: int)
     result = faults.Faults(stride=stride, first=1 + stride // 2).run([phase])
     assert not result.wrong, result.text()
     assert result.cases >= 4, result.text()
+
+
+def test_what_cannot_be_removed_at_the_start_of_workerd_is_removed_later() -> None:
+    result = faults.Faults(only="rmdir").run(["recovery"])
+    assert not result.wrong, result.text()
+    assert result.failed["rmdir"] == result.cases >= 4, result.text()
