@@ -61,15 +61,14 @@ class Refuse(importlib.abc.MetaPathFinder):
 
 
 def become(system: str) -> None:
-    import _signal
-
+    its_own = importlib.import_module("_signal")  # has no stub
     refused = LINUX_MODULES - (MACOS_HAS if system == "macos" else set())
     for name in refused:
         sys.modules.pop(name, None)
     sys.meta_path.insert(0, Refuse(refused))
     for module, names in GONE[system].items():
         for name in names.split():
-            for one in (module, _signal) if module is signal else (module,):
+            for one in (module, its_own) if module is signal else (module,):
                 with contextlib.suppress(AttributeError):
                     delattr(one, name)
     sys.platform = {"macos": "darwin", "windows": "win32"}[system]
@@ -79,7 +78,7 @@ def become(system: str) -> None:
         socket.socketpair = tcp_pair
 
 
-def tcp_pair(*_: object) -> tuple[socket.socket, socket.socket]:
+def tcp_pair(*_: object, **__: object) -> tuple[socket.socket, socket.socket]:
     """As Windows' Python makes one."""
     with socket.create_server(("127.0.0.1", 0), backlog=1) as server:
         one = socket.create_connection(server.getsockname())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class TestInotify:
             fds = {}
             for name in ("a", "b", "late"):
                 fds[name] = os.open(tmp_path / name, os.O_WRONLY | os.O_CREAT, 0o600)
-                inotify.add(str(tmp_path / name), lambda name=name: tell(name))
+                inotify.add(str(tmp_path / name), functools.partial(tell, name))
             for _ in range(most // 2 + 100):  # by turns: the kernel joins equal neighbours
                 os.write(fds["a"], b"x")
                 os.write(fds["b"], b"x")

@@ -65,8 +65,9 @@ class Listener:
         return self.peers[-1]
 
     def close(self) -> None:
-        for sock in (self._sock, *self.peers):
-            sock.close()
+        self._sock.close()
+        for peer in self.peers:
+            peer.close()
 
 
 Story = Callable[[AsyncClient, Peer, Listener], Awaitable[None]]
@@ -138,7 +139,7 @@ class TestAnswers:
         play(tmp_path, story)
 
     def test_may_be_errors(self, tmp_path: Path) -> None:
-        async def story(client: AsyncClient, peer: Peer, _: Listener) -> None:
+        async def story(client: AsyncClient, peer: Peer, listener: Listener) -> None:
             call = asyncio.create_task(client.status("x"))
             number, _, _ = await peer.request()
             peer.sock.sendall(protocol.encode_error(number, errors.AmbiguousId("two of them")))
@@ -149,7 +150,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("line", [b"nonsense\n", b'{"id":99,"result":{}}\n', b'{"id":1}\n'])
     def test_that_are_none_end_the_connection(self, tmp_path: Path, line: bytes) -> None:
-        async def story(client: AsyncClient, peer: Peer, _: Listener) -> None:
+        async def story(client: AsyncClient, peer: Peer, listener: Listener) -> None:
             calls = [asyncio.create_task(client.status(name)) for name in "ab"]
             for _ in calls:
                 await peer.request()
@@ -173,7 +174,7 @@ class TestAnswers:
 
 class TestCancellation:
     def test_of_a_call_under_way_throws_its_answer_and_descriptors_away(self, tmp_path: Path) -> None:
-        async def story(client: AsyncClient, peer: Peer, _: Listener) -> None:
+        async def story(client: AsyncClient, peer: Peer, listener: Listener) -> None:
             call = asyncio.create_task(client.open_output("a"))
             number, _, _ = await peer.request()
             call.cancel()
@@ -189,7 +190,7 @@ class TestCancellation:
         play(tmp_path, story)
 
     def test_just_when_the_answer_is_there_closes_its_descriptors(self, tmp_path: Path) -> None:
-        async def story(client: AsyncClient, peer: Peer, _: Listener) -> None:
+        async def story(client: AsyncClient, peer: Peer, listener: Listener) -> None:
             call = asyncio.create_task(client.open_output("a"))
             number, _, _ = await peer.request()
             fds = two_files(tmp_path, "a")
@@ -203,7 +204,7 @@ class TestCancellation:
         play(tmp_path, story)
 
     def test_of_what_was_not_sent_yet_sends_nothing_and_frees_its_descriptor(self, tmp_path: Path) -> None:
-        async def story(client: AsyncClient, peer: Peer, _: Listener) -> None:
+        async def story(client: AsyncClient, peer: Peer, listener: Listener) -> None:
             filling = [asyncio.create_task(client.run(["true"], env={"X": "x" * 200_000})) for _ in range(3)]
             await asyncio.sleep(0)
             last = asyncio.create_task(client.run(["never"], stdin=b"never"))
@@ -288,7 +289,7 @@ async def answered(client: AsyncClient, peer: Peer) -> None:
 
 class TestPressure:
     def test_where_nobody_reads_callers_wait_and_memory_does_not_grow(self, tmp_path: Path) -> None:
-        async def story(client: AsyncClient, peer: Peer, _: Listener) -> None:
+        async def story(client: AsyncClient, peer: Peer, listener: Listener) -> None:
             size = 100_000
             calls = [asyncio.create_task(client.run(["true"], env={"X": "x" * size})) for _ in range(100)]
             for _ in range(10):

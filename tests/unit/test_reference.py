@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 
 from tools.reference.openrpc import document
@@ -20,7 +21,7 @@ from tools.reference.schema import components
 from tools.reference.structs import field_docs
 from tools.reference.workerctlpage import ENVIRONMENT
 from workerctl.verbs import VERBS, load
-from workerd import config, protocol
+from workerd import config, errors, protocol
 from workerd.__main__ import argument_parser
 from workerd.job import Job
 
@@ -153,13 +154,13 @@ def manual(name: str) -> str:
 class TestManualPages:
     @pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("man/")])
     def test_is_well_formed(self, name: str) -> None:
-        done = subprocess.run(["mandoc", "-Tlint", "-W", "warning", ROOT / name], capture_output=True, text=True)
+        done = subprocess.run(["mandoc", "-Tlint", "-W", "warning", str(ROOT / name)], capture_output=True, text=True)
         assert (done.stdout, done.returncode) == ("", 0)
 
     @pytest.mark.skipif(not shutil.which("groff"), reason="groff is not installed (groff-base)")
     @pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("man/")])
     def test_is_read_by_groff_without_a_warning(self, name: str) -> None:
-        command = ["groff", "-man", "-ww", "-Tutf8", "-rLL=80n", ROOT / name]
+        command = ["groff", "-man", "-ww", "-Tutf8", "-rLL=80n", str(ROOT / name)]
         assert subprocess.run(command, capture_output=True, check=True).stderr == b""
 
     def test_workerctl_has_every_verb_option_and_example(self) -> None:
@@ -245,10 +246,10 @@ class TestSchema:
     def test_takes_and_refuses_what_the_daemon_does(self, params: dict[str, Any], right: bool) -> None:
         validator = jsonschema.Draft202012Validator({**SCHEMA, "$ref": "#/$defs/RunParams"})
         assert validator.is_valid(params) is right
-        request = protocol.Request("2.0", "job.run", protocol.Raw(json.dumps(params).encode()), 1)
+        request = protocol.Request("2.0", "job.run", msgspec.Raw(json.dumps(params).encode()), 1)
         try:
             protocol.decode_params(request)
             taken = True
-        except protocol.errors.InvalidParams:
+        except errors.InvalidParams:
             taken = False
         assert taken is right

@@ -15,13 +15,15 @@ from workerd.clientfds import ClientFds
 from workerd.connection import Connection
 from workerd.gate import Account
 from workerd.outbox import Outbox
+from workerd.service import Handler, QuickHandler
 
 
 class Owner:
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
         self.loop = asyncio.get_running_loop()
         self.tasks = tasks
-        self.handlers: dict = {}
+        self.handlers: dict[str, Handler] = {}
+        self.quick: dict[str, QuickHandler] = {}
         self.client_fds = ClientFds(self.loop)
         self.forgotten = 0
 

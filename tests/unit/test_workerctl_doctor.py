@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,8 +163,8 @@ class TestPlaces:
         """A disk of 1000 blocks of a MiB."""
         from workerctl.doctor import places
 
-        disk = places.os.statvfs_result((1 << 20, 1 << 20, 1000, 0, available, 10**6, 0, files, read_only, 255))
-        monkeypatch.setattr(places.os, "statvfs", lambda _: disk)
+        disk = os.statvfs_result((1 << 20, 1 << 20, 1000, 0, available, 10**6, 0, files, read_only, 255))
+        monkeypatch.setattr(os, "statvfs", lambda _: disk)
         machine.write("/var/lib/workerd/state.db")
         found = machine.finding("places", places.STATE)
         assert found.level == level and bool(found.remedy) is (level != OK)

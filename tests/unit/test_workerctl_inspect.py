@@ -60,7 +60,7 @@ CHANGES: dict[str, Any] = {
     "labels": {"team": "x"},
     "remove": True,
 }
-LIMITS = {
+LIMITS: dict[str, Any] = {
     "memory": 1 << 28,
     "swap": 1 << 20,
     "cpus": 0.5,
@@ -104,7 +104,7 @@ class TestTranslation:
             msgspec.structs.replace(PLAIN, net=Net.BRIDGE, publish=(Publish(53, 53, Protocol.UDP),)),
             msgspec.structs.replace(PLAIN, limits=Limits(io=(IoLimit(read_iops=5),))),
             msgspec.structs.replace(PLAIN, mounts=tuple(Mount(kind, "/t", "/s", 5) for kind in MountKind)),
-            msgspec.structs.replace(PLAIN, **CHANGES, limits=Limits(**LIMITS), user="ada"),  # type: ignore[arg-type]
+            msgspec.structs.replace(PLAIN, **CHANGES, limits=Limits(**LIMITS), user="ada"),
         ],
     )
     def test_any_job_can_be_said(self, program: str, spec: JobSpec) -> None:

@@ -16,7 +16,7 @@ from workerctl.prometheus import exposition
 from workerd import protocol
 from workerd.job import JobSpec, Limits, State, Usage
 
-INFO = {"version": '0.1"\\\n', "started": 1_700_000_000_500_000, "jobs_finished": 7}
+INFO: dict[str, Any] = {"version": '0.1"\\\n', "started": 1_700_000_000_500_000, "jobs_finished": 7}
 RUNNING = make_job(
     id="a" * 10,
     state=State.RUNNING,

@@ -228,7 +228,7 @@ class TestPs:
         )
         fake.answers["job.list"] = lambda params: protocol.ListResult((job,))
         assert "████····  128M / 256M" in on_terminal(fake, 120, "ps", NO_COLOR="1")
-        posix = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        posix: dict[str, Any] = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         assert "####....  128M / 256M" in on_terminal(fake, 120, "ps", NO_COLOR="1", **posix)
         assert "█" not in on_terminal(fake, 50, "ps", NO_COLOR="1")
         assert "█" not in ctl(fake, "ps").out.decode()

@@ -313,7 +313,7 @@ class TestTerminal:
         ids=["encoding", "C", "POSIX"],
     )
     def test_without_utf8_there_is_ascii_alone(
-        self, fake: FakeWorkerd, command: list[str], locale: dict[str, str]
+        self, fake: FakeWorkerd, command: list[str], locale: dict[str, Any]
     ) -> None:
         text = on_terminal(fake, 80, *command, **locale)
         assert text.isascii() and "\\u2026" not in text
