@@ -41,7 +41,7 @@ class Attacker:
         def call() -> str:
             with self.daemon.client() as client:
                 params = protocol.RunParams(spec=JobSpec(argv=argv, **spec), env=env or ENV)
-                return client.call("job.run", params).id
+                return str(client.call("job.run", params).id)
 
         return str(as_user(self.uid, call)) if self.uid else call()
 

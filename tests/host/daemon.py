@@ -105,13 +105,13 @@ class Daemon:
         """Start a job as root; its id."""
         with self.client() as client:
             params = protocol.RunParams(spec=JobSpec(argv=argv, **spec), env=env or ENV)
-            return client.call("job.run", params).id
+            return str(client.call("job.run", params).id)
 
     def wait(self, job_id: str, seconds: float = 60.0) -> Job:
         """The finished job."""
         with self.client() as client:
             params = protocol.WaitParams(ids=(job_id,), timeout=int(seconds * 1e6))
-            result = client.call("job.wait", params)
+            result: protocol.WaitResult = client.call("job.wait", params)
         assert result.finished, f"{job_id} did not finish in {seconds} s"
         return result.finished[0]
 

@@ -38,7 +38,7 @@ class Sshd:
         self._configure()
         self._log = (self.base / "log").open("wb")
         assert SSHD is not None
-        command = [SSHD, "-D", "-e", "-f", self.base / "sshd_config"]
+        command: list[str | Path] = [SSHD, "-D", "-e", "-f", self.base / "sshd_config"]
         self._process = subprocess.Popen(command, stderr=self._log, stdin=subprocess.DEVNULL, env=ENV)
         self._wait()
 

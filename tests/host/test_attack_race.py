@@ -41,7 +41,7 @@ def swapping(path: Path, target: Path | str) -> Iterator[subprocess.Popen[bytes]
     block and for SWAPS times at least."""
     binary = path.parent / "swapper"
     subprocess.run(["cc", "-O1", "-o", binary, Path(__file__).with_name("swapper.c")], check=True)
-    command = [binary, path, str(target), str(SWAPS), str(SECONDS)]
+    command: list[str | Path] = [binary, path, str(target), str(SWAPS), str(SECONDS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             yield process

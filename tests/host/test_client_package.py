@@ -18,7 +18,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("client")
     wheel = build("wheel", copy_tree(base / "tree"), base / "dist", **NO_COMPILER)
     run(sys.executable, "-m", "venv", "--without-pip", base / "venv")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", base / "venv/bin/python"]
+    python = str(base / "venv/bin/python")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python]
     run(*pip, "install", "--no-compile", f"{wheel}[client]")
     return base / "venv/bin"
 

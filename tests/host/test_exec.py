@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,12 @@ NOBODY = 65534
 STATUS = "grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp):' /proc/self/status; ulimit -a; umask"
 
 
-def popen(daemon: Daemon, *words: str, **more: object) -> subprocess.Popen[bytes]:
+def popen(daemon: Daemon, *words: str, **more: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "workerctl", "--socket", str(daemon.socket), *words]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
 
 
-def sleeper(daemon: Daemon, **spec: object) -> str:
+def sleeper(daemon: Daemon, **spec: Any) -> str:
     return daemon.run("sleep", "1000", **spec)
 
 

@@ -128,7 +128,8 @@ class TestStartFailures:
     @staticmethod
     def recorded(daemon: Daemon, error: StartFailed) -> Job:
         with daemon.client() as client:
-            return client.call("job.status", protocol.JobParams(str(error.data["id"])))
+            found: Job = client.call("job.status", protocol.JobParams(str(error.data["id"])))
+        return found
 
 
 class TestBadInput:
@@ -199,7 +200,7 @@ class TestOwners:
         def run() -> str:
             with daemon.client() as client:
                 spec = JobSpec(argv=("sh", "-c", "id -u; id -g; id -G; grep -E 'Cap|NoNew' /proc/self/status"))
-                return client.call("job.run", protocol.RunParams(spec, {"PATH": "/usr/bin:/bin"})).id
+                return str(client.call("job.run", protocol.RunParams(spec, {"PATH": "/usr/bin:/bin"})).id)
 
         job_id = as_user(4321, run, gid=4322, groups=[4323, 4324])
         daemon.wait(job_id)

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ def net() -> Iterator[NetDaemon]:
 
 
 @contextlib.contextmanager
-def serving(daemon: Daemon, port: int = 80, *publish: Publish, protocol: str = "tcp", **spec: object) -> Iterator[Job]:
+def serving(daemon: Daemon, port: int = 80, *publish: Publish, protocol: str = "tcp", **spec: Any) -> Iterator[Job]:
     """A job that serves on all its addresses."""
     words = (PYTHON, "-c", ECHO, ANY, str(port), protocol)
     job_id = daemon.run(*words, net=BRIDGE, publish=publish, **spec)
@@ -86,7 +87,8 @@ def serving(daemon: Daemon, port: int = 80, *publish: Publish, protocol: str = "
 
 def status(daemon: Daemon, job_id: str) -> Job:
     with daemon.client() as client:
-        return client.call("job.status", protocol.JobParams(id=job_id))
+        found: Job = client.call("job.status", protocol.JobParams(id=job_id))
+    return found
 
 
 def end(daemon: Daemon, job_id: str) -> None:
@@ -137,7 +139,8 @@ class TestBridge:
             with Client(str(net.socket)) as client:
                 spec = JobSpec(argv=("ip", "link", "set", "eth0", "down"), net=BRIDGE)
                 started = client.call("job.run", protocol.RunParams(spec=spec, env=ENV))
-                return client.call("job.wait", protocol.WaitParams(ids=(started.id,))).finished[0]
+                ended: Job = client.call("job.wait", protocol.WaitParams(ids=(started.id,))).finished[0]
+            return ended
 
         assert as_user(NOBODY, run).exit_code == 2  # not permitted
 
@@ -307,7 +310,7 @@ class TestPublish:
 def publish_as_user(path: str, port: int) -> str:
     with Client(path) as client:
         spec = JobSpec(argv=("/bin/true",), net=BRIDGE, publish=(Publish(port, 80),))
-        return client.call("job.run", protocol.RunParams(spec=spec)).id
+        return str(client.call("job.run", protocol.RunParams(spec=spec)).id)
 
 
 class TestPool:
@@ -455,7 +458,7 @@ def live(daemon: Daemon) -> list[Job]:
 
 def run_as_user(path: str, net: Net) -> str:
     with Client(path) as client:
-        return client.call("job.run", protocol.RunParams(spec=JobSpec(argv=("/bin/true",), net=net))).id
+        return str(client.call("job.run", protocol.RunParams(spec=JobSpec(argv=("/bin/true",), net=net))).id)
 
 
 def test_the_tests_run_beside_the_machines_own_network() -> None:

@@ -20,9 +20,12 @@ def run(path: str, spec: dict[str, Any], wait: bool = True) -> Job:
     """A job as the calling user: as it ended, or as it runs."""
     with Client(path) as client:
         started = client.call("job.run", protocol.RunParams(spec=JobSpec(**spec), env=ENV, queue=False))
+        job: Job
         if wait:
-            return client.call("job.wait", protocol.WaitParams(ids=(started.id,))).finished[0]
-        return client.call("job.status", protocol.JobParams(id=started.id))
+            (job,) = client.call("job.wait", protocol.WaitParams(ids=(started.id,))).finished
+        else:
+            job = client.call("job.status", protocol.JobParams(id=started.id))
+    return job
 
 
 def sleeper(**spec: Any) -> dict[str, Any]:

@@ -140,8 +140,13 @@ class TestAsConcurrentFuturesHasIt:
 
     def test_callbacks_are_called_once(self, begin: Callable[[int], Any]) -> None:
         called, seen = threading.Event(), []
+
+        def note(done: object) -> None:
+            seen.append(done)
+            called.set()
+
         future = begin(1)
-        future.add_done_callback(lambda done: (seen.append(done), called.set()))
+        future.add_done_callback(note)
         assert called.wait(SECONDS) and seen == [future]
 
 

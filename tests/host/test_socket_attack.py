@@ -91,7 +91,7 @@ def info_latencies(path: str) -> list[float]:
 
 def own_job(path: str) -> str:
     with Client(path) as client:
-        return client.call("job.run", protocol.RunParams(spec=JobSpec(argv=("sleep", "600")), env=ENV)).id
+        return str(client.call("job.run", protocol.RunParams(spec=JobSpec(argv=("sleep", "600")), env=ENV)).id)
 
 
 @pytest.fixture(scope="module")
@@ -406,7 +406,7 @@ class TestConnect:
     @staticmethod
     def info(path: str) -> int:
         with Client(path) as client:
-            return client.call("daemon.info", protocol.InfoParams()).uid
+            return int(client.call("daemon.info", protocol.InfoParams()).uid)
 
     def test_only_those_whom_the_policy_names_and_root(self) -> None:
         with running(config=self.CONFIG) as daemon:
