@@ -11,13 +11,13 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct
 
-Rounds = dict[str, Callable[[], list[float]]]
+Rounds = Mapping[str, Callable[[], list[float]]]
 Taken = dict[str, list[float]]
 HERE = Path(__file__).resolve().parent
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from workerctl import Client
 from workerd import protocol
@@ -23,7 +24,7 @@ from workerd.job import JobSpec
 ROUNDS = 10
 HOME = Path("/root/peers")
 BUNDLE = HOME / "bundle"
-QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+QUIET: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
 ISOLATED = (
     "systemd-run --wait --quiet -p PrivateNetwork=yes -p PrivateTmp=yes -p PrivateDevices=yes -p ProtectSystem=strict "
     "-p ProtectHome=read-only -p ProtectProc=invisible -p PrivateIPC=yes -p ProtectHostname=yes -p NoNewPrivileges=yes "

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -100,12 +101,12 @@ def plot(report: Report, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw(panel: object, table: Table) -> None:
+def _draw(panel: Any, table: Table) -> None:
     names = [row.name for row in table.rows]
     medians = [row.median for row in table.rows]
     spread = [[row.median - row.low for row in table.rows], [row.high - row.median for row in table.rows]]
     colours = ["#9aa4b1" if row.name == table.base else "#2f6fb4" for row in table.rows]
-    panel.barh(names, medians, xerr=spread, color=colours, ecolor="#333333", capsize=2)  # type: ignore[attr-defined]
-    panel.set_title(f"{table.title} ({table.unit})", fontsize=9, loc="left")  # type: ignore[attr-defined]
-    panel.invert_yaxis()  # type: ignore[attr-defined]
-    panel.tick_params(labelsize=8)  # type: ignore[attr-defined]
+    panel.barh(names, medians, xerr=spread, color=colours, ecolor="#333333", capsize=2)
+    panel.set_title(f"{table.title} ({table.unit})", fontsize=9, loc="left")
+    panel.invert_yaxis()
+    panel.tick_params(labelsize=8)

@@ -4,6 +4,7 @@ on asyncio in the same Python; with a thousand jobs running."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import selectors
@@ -42,9 +43,9 @@ def run() -> None:
         ):
             late: list[float] = []
             cases = {
-                ECHO: lambda n=connections, d=depth: [_rate(echo, questions, n, d, [])],
-                ONE: lambda n=connections, d=depth, late=late: [_rate(daemon.socket, questions[:1], n, d, late)],
-                EACH: lambda n=connections, d=depth, late=late: [_rate(daemon.socket, questions, n, d, late)],
+                ECHO: functools.partial(_rate, echo, questions, connections, depth, []),
+                ONE: functools.partial(_rate, daemon.socket, questions[:1], connections, depth, late),
+                EACH: functools.partial(_rate, daemon.socket, questions, connections, depth, late),
             }
             table = show(f"RPC, {title}, {RUNNING} jobs running", by_turns(cases, 5), ECHO, unit="/s")
             goal(f"job.status / echo, {title}", ratio(table, ONE), 0.6, at_least=True)
@@ -68,7 +69,7 @@ def echoing() -> Iterator[Path]:
             server.stdout.close()
 
 
-def _rate(path: os.PathLike[str], lines: list[bytes], connections: int, depth: int, taken: list[float]) -> float:
+def _rate(path: os.PathLike[str], lines: list[bytes], connections: int, depth: int, taken: list[float]) -> list[float]:
     """Answers a second, asked these in turn; the milliseconds that each took are added to `taken`."""
     turn = itertools.cycle(lines)
     sockets = [socket.socket(socket.AF_UNIX) for _ in range(connections)]
@@ -76,7 +77,7 @@ def _rate(path: os.PathLike[str], lines: list[bytes], connections: int, depth: i
         sent: dict[socket.socket, list[float]] = {}
         for one in sockets:
             one.connect(os.fspath(path))
-            selector.register(one, selectors.EVENT_READ)
+            selector.register(one, selectors.EVENT_READ, one)
         begin = time.perf_counter()
         for one in sockets:
             sent[one] = [time.perf_counter()] * depth
@@ -84,8 +85,7 @@ def _rate(path: os.PathLike[str], lines: list[bytes], connections: int, depth: i
         asked, answered = connections * depth, 0
         while answered < REQUESTS:
             for key, _ in selector.select():
-                one = key.fileobj
-                assert isinstance(one, socket.socket)
+                one = key.data
                 count = one.recv(1 << 18).count(b"\n")
                 now = time.perf_counter()
                 taken += [(now - then) * 1000 for then in sent[one][:count]]
@@ -99,4 +99,4 @@ def _rate(path: os.PathLike[str], lines: list[bytes], connections: int, depth: i
         seconds = time.perf_counter() - begin
     for one in sockets:
         one.close()
-    return answered / seconds
+    return [answered / seconds]
