@@ -1,8 +1,9 @@
 """Starts worker-init for one job and waits until its command runs, or did not.
 
-The first stage of worker-init clones PID 1 (a child of ours, by CLONE_PARENT), says
-its pid on the status pipe and leaves; end of file there means that the command has
-been exec'ed. PID 1 of a job with a network waits in between, until that is connected.
+The first stage of worker-init clones PID 1 (a child of ours, by CLONE_PARENT) and says
+its pid on the status pipe; end of file there means that the command has been exec'ed.
+That stage is one that stays (workerd.zygote), or else one of the launch's own, which
+leaves. PID 1 of a job with a network waits in between, until that is connected.
 Whatever happens, no fd and no zombie stays behind.
 """
 
@@ -18,9 +19,10 @@ from typing import NamedTuple
 
 from workerd import jobfiles, sandbox
 from workerd.errors import CannotExecute, CommandNotFound, Exhausted, StartFailed, WorkerError
-from workerd.job import Job
+from workerd.job import Job, Net
 from workerd.retrying import until_possible
 from workerd.sealedprogram import SealedProgram
+from workerd.zygote import FIRST_FD, Zygote
 
 _WALL = 0x40000000
 """__WALL of waitpid(2): PID 1 was cloned without an exit signal"""
@@ -121,9 +123,11 @@ class Launcher:
     def __init__(self, loop: asyncio.AbstractEventLoop, init_path: str, hidden: tuple[str, ...]) -> None:
         self._loop = loop
         self._program = SealedProgram(init_path)
+        self._zygote = Zygote(self._program)
         self._hidden = hidden
 
     def close(self) -> None:
+        self._zygote.close()
         self._program.close()
 
     async def start(self, launch: Launch) -> Started:
@@ -132,7 +136,7 @@ class Launcher:
         text = bytearray()
         refusal: WorkerError | None = None
         with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status, contextlib.closing(_Pipe()) as go:
-            first_stage = self._spawn_job(launch, status.write_end, go.read_end)
+            first_stage = self._begin(launch, status.write_end, go.read_end)
             try:
                 status.close_write_end()
                 if launch.connect is not None:
@@ -140,7 +144,8 @@ class Launcher:
                 go.close()
                 await self._read(status.read_end, text, until=None)
             finally:
-                await _collect_first_stage(first_stage)
+                if first_stage is not None:
+                    await _collect_first_stage(first_stage)
         pid, error = _parse(bytes(text), launch.job.id)
         pidfd = await _open_pidfd(pid)
         if error is None and refusal is None:
@@ -208,7 +213,8 @@ class Launcher:
         words = sandbox.entry(entry.job, fds, entry.argv, cwd=entry.cwd, tty=entry.tty)
         return self._spawn(words, entry.env, fds.named(), entry.job.id)
 
-    def _spawn_job(self, launch: Launch, status: int, go: int) -> int:
+    def _begin(self, launch: Launch, status: int, go: int) -> int | None:
+        """The pid of a first stage of its own; None where the zygote has the plan."""
         files = launch.files
         fds = sandbox.Descriptors(
             cgroup=launch.cgroup_fd,
@@ -221,7 +227,14 @@ class Launcher:
             net=None if launch.connect is None else go,
             tty=files.tty,
         )
-        words = sandbox.plan(
+        if launch.job.spec.net is not Net.HOST:
+            words = self._plan(launch, fds.numbered(FIRST_FD))
+            if self._zygote.hand(words, launch.env, [fd for _, fd in fds.named()]):
+                return None
+        return self._spawn(self._plan(launch, fds), launch.env, fds.named(), launch.job.id)
+
+    def _plan(self, launch: Launch, fds: sandbox.Descriptors) -> list[str]:
+        return sandbox.plan(
             launch.job,
             fds,
             max_output=launch.max_output,
@@ -229,13 +242,10 @@ class Launcher:
             interface=launch.interface,
             window=launch.window,
         )
-        return self._spawn(words, launch.env, fds.named(), launch.job.id)
 
     def _spawn(self, words: list[str], env: dict[str, str], fds: list[tuple[str, int]], job_id: str) -> int:
-        # Duplicated onto itself, an fd loses close-on-exec in the child alone (posix_spawn(3)).
-        actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for _, fd in fds]
         try:
-            return self._execute(words, env, actions)
+            return self._program.spawn(words, env, {fd: fd for _, fd in fds})
         except OSError as error:
             if error.errno == errno.E2BIG:
                 message = "the arguments and the environment are too long for the kernel"
@@ -243,17 +253,6 @@ class Launcher:
             if error.errno in (errno.EAGAIN, errno.ENOMEM):
                 raise Exhausted(f"cannot start a process: {error.strerror}") from error
             raise
-
-    def _execute(self, words: list[str], env: dict[str, str], actions: list[tuple[int, int, int]]) -> int:
-        argv = ["worker-init", *words]
-        try:
-            return os.posix_spawn(self._program.path, argv, env, file_actions=actions)
-        except OSError as error:
-            if error.errno != errno.ETXTBSY:
-                raise
-        # Somebody (root, in a job of root's) holds our copy open for writing.
-        self._program.renew()
-        return os.posix_spawn(self._program.path, argv, env, file_actions=actions)
 
     async def _read(self, fd: int, data: bytearray, *, until: bytes | None) -> None:
         """To the end, or until a line that begins so."""

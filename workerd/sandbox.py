@@ -37,7 +37,7 @@ _ENGINES = ("/var/lib/incus", "/var/lib/lxd", "/var/snap/lxd/common/lxd", "/var/
 
 
 class Descriptors(Struct, frozen=True):
-    """The fds that PID 1 is given, by the numbers they have in the daemon."""
+    """The fds that PID 1 is given, by their numbers."""
 
     cgroup: int
     log: int
@@ -51,6 +51,10 @@ class Descriptors(Struct, frozen=True):
 
     def named(self) -> list[tuple[str, int]]:
         return [(name, fd) for name, fd in msgspec.structs.asdict(self).items() if fd is not None]
+
+    def numbered(self, first: int) -> Descriptors:
+        """The same ones, as they are called where they arrive one after the other."""
+        return Descriptors(**{name: first + at for at, (name, _) in enumerate(self.named())})
 
 
 class Interface(Struct, frozen=True):

@@ -8,9 +8,11 @@ a copy stays for as long as a process runs from it, whatever is installed meanwh
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+from collections.abc import Mapping, Sequence
 
 log = logging.getLogger("workerd")
 
@@ -20,17 +22,32 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 
 class SealedProgram:
-    """Owns the descriptor that `path` names; `path` is for a child of this process."""
+    """Owns the descriptor that it is executed through."""
 
     def __init__(self, program: str) -> None:
         """Raises OSError where `program` cannot be read. Where the system allows no
         program in memory (vm.memfd_noexec), the file itself is used, and the log says so."""
         self._program = program
         self._fd = -1
-        self.path = program
-        self.renew()
+        self._path = program
+        self._renew()
 
-    def renew(self) -> None:
+    def spawn(self, words: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> int:
+        """The pid of a child that runs it with these arguments and with `fds`, from the
+        number there to the number here. Raises OSError."""
+        # Duplicated onto itself, an fd loses close-on-exec in the child alone (posix_spawn(3)).
+        actions = [(os.POSIX_SPAWN_DUP2, here, there) for there, here in fds.items()]
+        argv = ["worker-init", *words]
+        try:
+            return os.posix_spawn(self._path, argv, env, file_actions=actions)
+        except OSError as error:
+            if error.errno != errno.ETXTBSY:
+                raise
+        # Somebody (root, in a job of root's) holds our copy open for writing.
+        self._renew()
+        return os.posix_spawn(self._path, argv, env, file_actions=actions)
+
+    def _renew(self) -> None:
         """Another copy in place of this one. Raises OSError, and then keeps this one."""
         try:
             writable = _memfd()
@@ -45,7 +62,7 @@ class SealedProgram:
         finally:
             os.close(writable)
         self.close()
-        self._fd, self.path = fd, f"/proc/self/fd/{fd}"
+        self._fd, self._path = fd, f"/proc/self/fd/{fd}"
 
     def close(self) -> None:
         """Can be called twice; what runs from it runs on."""

@@ -86,7 +86,7 @@ void faults_on(void) { on = true; }
 CALL(chdir) CALL(clone) CALL(dup2) CALL(execvp) CALL(fallocate) CALL(fchdir) CALL(fchown) CALL(fcntl)
 CALL(fstat) CALL(fstatfs) CALL(ftruncate) CALL(getrlimit) CALL(ioctl) CALL(kill) CALL(lseek) CALL(mkdirat)
 CALL(mknodat) CALL(mount) CALL(open) CALL(pipe2) CALL(poll) CALL(prctl) CALL(pread) CALL(pwrite) CALL(read)
-CALL(readlink) CALL(setpriority) CALL(setrlimit) CALL(setsid) CALL(sethostname) CALL(signalfd)
+CALL(readlink) CALL(recvmsg) CALL(setpriority) CALL(setrlimit) CALL(setsid) CALL(sethostname) CALL(signalfd)
 CALL(socket) CALL(splice) CALL(symlinkat) CALL(syscall) CALL(umount2) CALL(unshare)
 CALL(waitid) CALL(write)
 #endif

@@ -35,7 +35,7 @@ START = {
     "cgroup.apply": Step(JobCgroup, "apply"),
     "files.create": Step(jobfiles, "create"),
     "exitrecord.allocate": Step(exitrecord, "allocate"),
-    "spawn": Step(Launcher, "_spawn"),
+    "spawn": Step(Launcher, "_begin"),
     "parse": Step(launcher, "_parse"),
     "watch": Step(Supervisor, "watch"),
     "running.update": Step(Store, "update", State.RUNNING),

@@ -1,6 +1,7 @@
 /* worker-init: PID 1 of a job, a further command in one, and the keeper of their cgroups.
  *
- *   main.c     which of the two; the launch in order
+ *   main.c     which of them; the launch in order
+ *   zygote.c   the first stage that stays, for one launch after another
  *   plan.c     argv -> struct plan
  *   report.c   the status pipe and the exit record: how anything is told
  *   network.c  loopback, the address of a job on the bridge, its resolv.conf and hosts
@@ -90,6 +91,12 @@ const char *plan_check_enter(const struct plan *plan);
 void block_signals(void);
 pid_t spawn_command(const struct plan *plan, const int streams[2]);
 void wipe_arguments(char **argv);
+bool protect_from_oom(void);
+pid_t clone_init(const struct plan *plan, uint64_t fresh); /* CLONE_NEW… beyond PID and mount; -1 and errno */
+_Noreturn void be_init(struct plan *plan, char **arguments);
+
+/* zygote.c: the exit code; `word` is what called for it, in argv */
+int zygote(char *word);
 
 /* report.c. A step is one word; the daemon makes a sentence of step, errno and detail. */
 struct exit_times {
@@ -104,6 +111,7 @@ bool report_command_failed(void);
 _Noreturn void fail(const char *step, const char *detail);
 _Noreturn void fail_errno(const char *step, int err, const char *detail);
 _Noreturn void report_start_failure(void);
+void report_refusal(const char *step, int err, const char *detail); /* as fail_errno, and goes on */
 void report_exit(int code, int status, const struct exit_times *times, uint64_t output_end, uint64_t lost);
 void close_fd_of(int *fd);
 uint64_t clock_ns(clockid_t clock);

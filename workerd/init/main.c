@@ -1,4 +1,4 @@
-/* worker-init run|enter|keep|version: see init.h. */
+/* worker-init run|zygote|enter|keep|version: see init.h. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -26,28 +26,20 @@ void block_signals(void) {
 
 /* Without CAP_SYS_RESOURCE (in a container, say) PID 1 dies with its job when memory
  * runs out; the daemon then has the outcome from memory.events alone. */
-static void protect_from_oom(void) {
+bool protect_from_oom(void) {
     cleanup_fd int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || (write(fd, "-1000", 5) != 5 && errno != EACCES))
-        fail("oom_score_adj", "");
+    return fd >= 0 && (write(fd, "-1000", 5) == 5 || errno == EACCES);
 }
 
 /* The copy of us that returns 0 is PID 1 of the job, a child of the daemon's, and was
  * born in the job's cgroup. */
-static pid_t clone_init(const struct plan *plan) {
-    struct clone_args args = {
-        .flags = CLONE_PARENT | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS,
-    };
-    if (plan->net != NET_HOST)
-        args.flags |= CLONE_NEWNET;
+pid_t clone_init(const struct plan *plan, uint64_t fresh) {
+    struct clone_args args = {.flags = CLONE_PARENT | CLONE_NEWPID | CLONE_NEWNS | fresh};
     if (plan->cgroup_fd >= 0) {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = (uint64_t)plan->cgroup_fd;
     }
-    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
-    if (pid < 0)
-        fail("clone", "");
-    return pid;
+    return (pid_t)syscall(SYS_clone3, &args, sizeof args);
 }
 
 static void enter_namespaces(const struct plan *plan) {
@@ -97,7 +89,7 @@ void wipe_arguments(char **argv) {
         memset(*argv, 0, strlen(*argv));
 }
 
-static _Noreturn void be_init(struct plan *plan, char **arguments) {
+_Noreturn void be_init(struct plan *plan, char **arguments) {
     static struct output out;
     int write_ends[2];
     prctl(PR_SET_NAME, "worker-init", 0, 0, 0);
@@ -132,8 +124,11 @@ static int run(int argc, char **argv) {
         return 125;
     }
     report_init(&plan);
-    protect_from_oom();
-    pid_t pid = clone_init(&plan);
+    if (!protect_from_oom())
+        fail("oom_score_adj", "");
+    pid_t pid = clone_init(&plan, CLONE_NEWIPC | CLONE_NEWUTS | (plan.net == NET_HOST ? 0 : CLONE_NEWNET));
+    if (pid < 0)
+        fail("clone", "");
     if (pid == 0)
         be_init(&plan, argv);
     report_pid(pid);
@@ -155,6 +150,8 @@ static int keep(void) {
 int main(int argc, char **argv) {
     if (argc >= 2 && strcmp(argv[1], "run") == 0)
         return run(argc - 2, argv + 2);
+    if (argc == 2 && strcmp(argv[1], "zygote") == 0)
+        return zygote(argv[1]);
     if (argc >= 2 && strcmp(argv[1], "enter") == 0)
         return enter(argc - 2, argv + 2);
     if (argc == 2 && strcmp(argv[1], "keep") == 0)
@@ -164,6 +161,6 @@ int main(int argc, char **argv) {
         return 0;
     }
     fputs("usage: worker-init run OPTION… -- COMMAND ARGUMENT…\n       worker-init enter OPTION… -- COMMAND ARGUMENT…\n"
-          "       worker-init keep\n       worker-init version\n", stderr);
+          "       worker-init zygote\n       worker-init keep\n       worker-init version\n", stderr);
     return 125;
 }

@@ -26,7 +26,7 @@ _Static_assert(sizeof(struct exit_record) == 252, "the layout is a contract");
 
 static const struct plan *the_plan;
 static bool in_command; /* between vfork and exec: shares memory with PID 1 */
-static struct {
+static struct failure {
     volatile bool set;
     int err;
     char step[24];
@@ -104,25 +104,39 @@ void report_exit(int code, int status, const struct exit_times *times, uint64_t 
     write_record(&record);
 }
 
-_Noreturn void report_start_failure(void) {
-    struct exit_record record = {.kind = 2, .err = (uint32_t)failure.err, .finished_ns = clock_ns(CLOCK_REALTIME)};
-    memcpy(record.step, failure.step, sizeof record.step);
-    memcpy(record.detail, failure.detail, sizeof record.detail);
+static void note_failure(struct failure *noted, const char *step, int err, const char *detail) {
+    noted->err = err;
+    strncpy(noted->step, step, sizeof noted->step - 1);
+    strncpy(noted->detail, detail, sizeof noted->detail - 1);
+    for (char *at = noted->detail; *at != '\0'; at++)
+        if (*at == '\n')
+            *at = '?'; /* the status is one line */
+    noted->set = true;
+}
+
+static void tell_failure(const struct failure *told) {
+    struct exit_record record = {.kind = 2, .err = (uint32_t)told->err, .finished_ns = clock_ns(CLOCK_REALTIME)};
+    memcpy(record.step, told->step, sizeof record.step);
+    memcpy(record.detail, told->detail, sizeof record.detail);
     write_record(&record);
     char line[256];
-    int length = snprintf(line, sizeof line, "error %s %d %s\n", failure.step, failure.err, failure.detail);
+    int length = snprintf(line, sizeof line, "error %s %d %s\n", told->step, told->err, told->detail);
     write_status(line, (size_t)length);
+}
+
+_Noreturn void report_start_failure(void) {
+    tell_failure(&failure);
     _exit(125);
 }
 
+void report_refusal(const char *step, int err, const char *detail) {
+    struct failure refusal = {0};
+    note_failure(&refusal, step, err, detail);
+    tell_failure(&refusal);
+}
+
 _Noreturn void fail_errno(const char *step, int err, const char *detail) {
-    failure.err = err;
-    strncpy(failure.step, step, sizeof failure.step - 1);
-    strncpy(failure.detail, detail, sizeof failure.detail - 1);
-    for (char *at = failure.detail; *at != '\0'; at++)
-        if (*at == '\n')
-            *at = '?'; /* the status is one line */
-    failure.set = true;
+    note_failure(&failure, step, err, detail);
     if (in_command)
         _exit(125); /* PID 1 tells it */
     report_start_failure();

@@ -1,0 +1,145 @@
+/* worker-init zygote: the first stage that stays, for one launch after another.
+ *
+ * A plan comes as one message through a SOCK_SEQPACKET socket, as workerd/zygote.py makes
+ * it: a header, the words of `run`, the environment, each string with its NUL; and its
+ * descriptors, which get the numbers that the plan names, from FIRST_FD on. PID 1 is
+ * cloned as by `run`, and told of through the plan's own status pipe. What is the same
+ * for every job has been done by then: nothing is exec'ed, and the job takes over fresh
+ * network, IPC and UTS namespaces in which no other has been.
+ *
+ * Nothing of a plan outlives it here: what PID 1 inherits from us is what we were before
+ * it came. At the end of file on the socket, when the daemon has gone, we leave.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "init.h"
+
+#define SOCKET_FD 3
+#define FIRST_FD 4
+#define MAX_FDS 16
+#define MAX_STRINGS 4096
+#define AHEAD (CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+
+struct header {
+    uint32_t words, variables;
+};
+
+static char message[128 << 10] __attribute__((aligned(4096)));
+static char *strings[MAX_STRINGS + 2]; /* the words, NULL, the environment, NULL */
+static char *no_environment[] = {NULL};
+
+/* Whether the descriptors are where the plan says that they are. */
+static bool in_place(struct msghdr *header) {
+    struct cmsghdr *control = CMSG_FIRSTHDR(header);
+    if (control == NULL || control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
+        return false;
+    const int *fds = (const int *)CMSG_DATA(control);
+    size_t count = (control->cmsg_len - CMSG_LEN(0)) / sizeof *fds;
+    for (size_t i = 0; i < count; i++)
+        if (fds[i] != FIRST_FD + (int)i)
+            return false;
+    return count > 0;
+}
+
+/* The message's length; 0 at the end, -1 where it is no plan. */
+static ssize_t receive(void) {
+    union {
+        char space[CMSG_SPACE(MAX_FDS * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec part = {message, sizeof message};
+    struct msghdr header = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control,
+    };
+    ssize_t length = recvmsg(SOCKET_FD, &header, MSG_CMSG_CLOEXEC);
+    if (length <= 0)
+        return length;
+    return !(header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && in_place(&header) ? length : -1;
+}
+
+/* `count` strings from *at on; NULL, or where the next one begins. */
+static char *split(char *at, const char *end, uint32_t count, char **into) {
+    for (uint32_t i = 0; i < count; i++) {
+        char *nul = memchr(at, '\0', (size_t)(end - at));
+        if (nul == NULL)
+            return NULL;
+        into[i] = at;
+        at = nul + 1;
+    }
+    into[count] = NULL;
+    return at;
+}
+
+/* NULL, or what is wrong with the message. */
+static const char *read_plan(size_t length, struct plan *plan) {
+    struct header header;
+    const char *end = message + length;
+    *plan = (struct plan){.status_fd = -1, .exit_fd = -1};
+    if (length < sizeof header)
+        return "no header";
+    memcpy(&header, message, sizeof header);
+    if (header.words < 2 || header.words > MAX_STRINGS || header.variables > MAX_STRINGS - header.words)
+        return "too many words";
+    char *rest = split(message + sizeof header, end, header.words, strings);
+    environ = strings + header.words + 1;
+    if (rest == NULL || split(rest, end, header.variables, environ) != end)
+        return "not as long as it says";
+    const char *wrong = plan_parse((int)header.words - 1, strings + 1, plan);
+    if (wrong == NULL)
+        wrong = plan_check_run(plan);
+    return wrong == NULL && plan->net == NET_HOST ? "not for this network" : wrong;
+}
+
+static void carry_out(size_t length, char *word, bool prepared) {
+    static struct plan plan;
+    const char *wrong = read_plan(length, &plan);
+    report_init(&plan);
+    if (wrong != NULL) {
+        report_refusal("plan", EINVAL, wrong);
+        return;
+    }
+    pid_t pid = clone_init(&plan, prepared ? 0 : AHEAD);
+    if (pid < 0) {
+        report_refusal("clone", errno, "");
+    } else if (pid > 0) {
+        report_pid(pid);
+    } else {
+        close(SOCKET_FD);
+        memcpy(word, "run\0\0", 6); /* over `zygote`: PID 1 is called as if it had been exec'ed */
+        be_init(&plan, strings + 1);
+    }
+}
+
+/* The next plan finds us as this one did. One by one: close(2) is sure to close. */
+static void forget(size_t length) {
+    for (int fd = FIRST_FD; fd < FIRST_FD + MAX_FDS; fd++)
+        close(fd);
+    memset(message, 0, length);
+    environ = no_environment;
+}
+
+int zygote(char *word) {
+    block_signals();
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (fcntl(SOCKET_FD, F_GETFD) < 0 || !protect_from_oom())
+        return 125;
+    for (int failures = 0; failures < 100;) {
+        bool prepared = unshare(AHEAD) == 0; /* else by the clone, if it can be had by then */
+        ssize_t length = receive();
+        if (length == 0)
+            return 0;
+        failures = length < 0 ? failures + 1 : 0;
+        if (length > 0)
+            carry_out((size_t)length, word, prepared);
+        forget(length > 0 ? (size_t)length : sizeof message);
+    }
+    return 125;
+}

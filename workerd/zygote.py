@@ -1,0 +1,98 @@
+"""The daemon's side of `worker-init zygote`: the first stage that stays.
+
+It is handed one plan after another, each as one message (workerd/init/zygote.c), and
+clones a PID 1 for each: no program is executed for a launch, and the namespaces that the
+job takes over have been made before. Whatever it cannot take (too long a plan, a host's
+network, a zygote that was killed), the caller starts by itself. It leaves when this end
+of its socket is closed, so it never outlives the daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+
+from workerd.sealedprogram import SealedProgram
+
+FIRST_FD = 4
+"""the number that the first of a plan's descriptors has there; the next ones follow"""
+_SOCKET_FD = 3
+_HEADER = struct.Struct("=II")
+"""how many words, how many of the environment"""
+_MOST_BYTES = 128 << 10
+_MOST_STRINGS = 4096
+
+
+class Zygote:
+    """Started with the first plan, and again where it has gone."""
+
+    def __init__(self, program: SealedProgram) -> None:
+        self._program = program
+        self._socket: socket.socket | None = None
+        self._children: list[int] = []
+        """that have not been reaped; the last one may be at work"""
+
+    def close(self) -> None:
+        """It carries out what it was handed, and leaves; can be called twice."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def hand(self, words: Sequence[str], env: Mapping[str, str], fds: Sequence[int]) -> bool:
+        """Whether it has the plan, and will tell what becomes of it; else nothing was done.
+        `words` name the descriptors by the numbers that they get there. They stay the caller's."""
+        text = _message(words, env)
+        if text is None:
+            return False
+        try:
+            return self._send(text, fds)
+        except ConnectionError:
+            self.close()  # it is gone
+        try:
+            return self._send(text, fds)
+        except ConnectionError:
+            self.close()
+            return False
+
+    def _send(self, text: bytes, fds: Sequence[int]) -> bool:
+        """Raises ConnectionError where there is nobody to send it to."""
+        try:
+            if self._socket is None:
+                self._start()
+            assert self._socket is not None
+            socket.send_fds(self._socket, [text], fds, socket.MSG_NOSIGNAL)
+        except ConnectionError:
+            raise
+        except OSError:
+            return False  # it has much to do, or the machine no room
+        return True
+
+    def _start(self) -> None:
+        self._reap()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                ours.setblocking(False)
+                pid = self._program.spawn(["zygote"], {}, {_SOCKET_FD: theirs.fileno()})
+            except BaseException:
+                ours.close()
+                raise
+        self._socket = ours
+        self._children.append(pid)
+
+    def _reap(self) -> None:
+        """Those that had no more than their end before them when they were last seen."""
+        self._children = [pid for pid in self._children if os.waitpid(pid, os.WNOHANG)[0] == 0]
+
+
+def _message(words: Sequence[str], env: Mapping[str, str]) -> bytes | None:
+    """None where it is more than the zygote takes."""
+    if len(words) + len(env) > _MOST_STRINGS:
+        return None
+    strings = (*words, *map("=".join, env.items()), "")
+    text = os.fsencode("\0".join(strings))
+    if _HEADER.size + len(text) > _MOST_BYTES:
+        return None
+    return _HEADER.pack(len(words), len(env)) + text
