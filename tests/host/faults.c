@@ -30,8 +30,20 @@ void *faults_map(const char *path);
 static struct control *control;
 static bool on;
 
+/* The resident first stage learns of it with each plan, in the environment. */
+static bool find_control(void) {
+    const char *path = getenv("WORKER_FAULTS");
+    static bool mapping; /* makes calls of its own */
+    if (path != NULL && control == NULL && !mapping) {
+        mapping = true;
+        control = faults_map(path);
+        mapping = false;
+    }
+    return path != NULL && control != NULL;
+}
+
 static bool fails(const char *name) {
-    if (!on || control == NULL || atomic_load(&control->at) == 0)
+    if (!on || !find_control() || atomic_load(&control->at) == 0)
         return false;
     if (control->only[0] != 0 && strcmp(control->only, name) != 0)
         return false;
@@ -92,9 +104,7 @@ CALL(waitid) CALL(write)
 #endif
 
 __attribute__((constructor)) static void prepare(void) {
-    const char *path = getenv("WORKER_FAULTS");
-    if (path != NULL)
-        control = faults_map(path);
+    find_control();
 #ifndef PRELOAD
     on = true;
 #endif

@@ -14,6 +14,7 @@ import pytest
 
 from tests.host.attackers import USER, Attacker
 from tests.host.daemon import ENV, Daemon, as_user
+from tests.host.test_first_stage import end, zygote
 from workerd import protocol
 from workerd.errors import InvalidParams
 from workerd.job import JobSpec, Mount, MountKind
@@ -36,8 +37,8 @@ class TestPid1:
         assert Path(default_init()).read_bytes() == before
 
     def test_it_runs_from_a_sealed_copy_that_nobody_can_write(self, own_daemon: Daemon) -> None:
-        """Not even root of the host, when the process has ended; nor does an open
-        descriptor of it keep further jobs from starting."""
+        """Not even root of the host, be it while a process runs from it or when none does;
+        nor does an open descriptor of it keep further jobs from starting."""
         job_id = own_daemon.run("sleep", "1000")
         with own_daemon.client() as client:
             pid = client.call("job.status", protocol.JobParams(job_id)).pid
@@ -45,6 +46,9 @@ class TestPid1:
             client.call("job.stop", protocol.StopParams(job_id, grace=0))
         assert "memfd:worker-init" in os.readlink(f"/proc/self/fd/{kept}")
         assert fcntl.fcntl(kept, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE
+        with pytest.raises(OSError, match="Text file busy"):
+            os.open(f"/proc/self/fd/{kept}", os.O_WRONLY)
+        end(zygote(own_daemon))
         writable = os.open(f"/proc/self/fd/{kept}", os.O_WRONLY)
         try:
             with pytest.raises(PermissionError):

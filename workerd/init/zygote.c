@@ -3,9 +3,10 @@
  * A plan comes as one message through a SOCK_SEQPACKET socket, as workerd/zygote.py makes
  * it: a header, the words of `run`, the environment, each string with its NUL; and its
  * descriptors, which get the numbers that the plan names, from FIRST_FD on. PID 1 is
- * cloned as by `run`, and told of through the plan's own status pipe. What is the same
- * for every job has been done by then: nothing is exec'ed, and the job takes over fresh
- * network, IPC and UTS namespaces in which no other has been.
+ * cloned as by `run`, and told of through the plan's own status pipe. Nothing is exec'ed
+ * for that, and the job takes over fresh network, IPC and UTS namespaces in which no other
+ * has been: they are made in a pause between two plans, where there is one. We are in the
+ * newest job's until then.
  *
  * Nothing of a plan outlives it here: what PID 1 inherits from us is what we were before
  * it came. At the end of file on the socket, when the daemon has gone, we leave.
@@ -13,6 +14,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -26,7 +28,7 @@
 #define FIRST_FD 4
 #define MAX_FDS 16
 #define MAX_STRINGS 4096
-#define AHEAD (CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+#define PAUSE_MS 4 /* not while the newest job is being set up: both want the kernel's locks */
 
 struct header {
     uint32_t words, variables;
@@ -98,7 +100,9 @@ static const char *read_plan(size_t length, struct plan *plan) {
     return wrong == NULL && plan->net == NET_HOST ? "not for this network" : wrong;
 }
 
-static void carry_out(size_t length, char *word, bool prepared) {
+static bool make_fresh(void) { return unshare(CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) == 0; }
+
+static void carry_out(size_t length, char *word, bool fresh) {
     static struct plan plan;
     const char *wrong = read_plan(length, &plan);
     report_init(&plan);
@@ -106,7 +110,11 @@ static void carry_out(size_t length, char *word, bool prepared) {
         report_refusal("plan", EINVAL, wrong);
         return;
     }
-    pid_t pid = clone_init(&plan, prepared ? 0 : AHEAD);
+    if (!fresh && !make_fresh()) {
+        report_refusal("namespaces", errno, "");
+        return;
+    }
+    pid_t pid = clone_init(&plan, 0);
     if (pid < 0) {
         report_refusal("clone", errno, "");
     } else if (pid > 0) {
@@ -132,13 +140,16 @@ int zygote(char *word) {
     if (fcntl(SOCKET_FD, F_GETFD) < 0 || !protect_from_oom())
         return 125;
     for (int failures = 0; failures < 100;) {
-        bool prepared = unshare(AHEAD) == 0; /* else by the clone, if it can be had by then */
+        struct pollfd socket = {.fd = SOCKET_FD, .events = POLLIN};
+        bool paused = poll(&socket, 1, PAUSE_MS) == 0;
+        if (paused && !make_fresh())
+            return 125; /* rather than keep what is the newest job's */
         ssize_t length = receive();
         if (length == 0)
             return 0;
         failures = length < 0 ? failures + 1 : 0;
         if (length > 0)
-            carry_out((size_t)length, word, prepared);
+            carry_out((size_t)length, word, paused);
         forget(length > 0 ? (size_t)length : sizeof message);
     }
     return 125;

@@ -1,0 +1,189 @@
+"""The first stage of worker-init that stays (workerd/init/zygote.c): one process for all
+launches, of which a job has nothing but its namespaces."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.host.daemon import ENV, Daemon
+from workerd import protocol
+from workerd.errors import StartFailed
+from workerd.job import JobSpec, Net
+
+NAMESPACES = ("net", "ipc", "uts", "pid", "mnt", "cgroup")
+SECRET = "correct-horse-battery-staple"
+
+
+def zygotes(daemon: Daemon) -> list[int]:
+    """pids; ended ones that are not reaped have no words left."""
+    assert daemon.process is not None
+    pid = daemon.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if words(int(child)) == [b"worker-init", b"zygote"]]
+
+
+def words(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return []
+
+
+def zygote(daemon: Daemon) -> int:
+    (pid,) = zygotes(daemon)
+    return pid
+
+
+def end(pid: int) -> None:
+    """Kill it; returns once it has ended."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        wait_for(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.01)
+
+
+def wait_for(pidfd: int) -> None:
+    assert select.select([pidfd], [], [], 30)[0], "it did not end"
+
+
+def namespaces(pid: int) -> dict[str, str]:
+    return {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in NAMESPACES}
+
+
+def sleepers(daemon: Daemon, count: int) -> list[int]:
+    """The pids of so many jobs' PID 1s, asked for at once."""
+    with daemon.client() as client:
+        params = protocol.RunParams(spec=JobSpec(argv=("sleep", "1000")), env=ENV)
+        return [client.status(client.call("job.run", params).id).pid or 0 for _ in range(count)]
+
+
+def memory_that_was_written(pid: int) -> bytes:
+    found = b""
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            match = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
+            if match:
+                begin, after = (int(text, 16) for text in match.groups())
+                memory.seek(begin)
+                found += memory.read(after - begin)
+    return found
+
+
+def test_one_process_starts_one_job_after_another(own_daemon: Daemon) -> None:
+    assert zygotes(own_daemon) == []
+    seen = set()
+    for _ in range(3):
+        assert own_daemon.wait(own_daemon.run("true")).exit_code == 0
+        seen.add(zygote(own_daemon))
+    assert len(seen) == 1
+
+
+def test_each_job_has_namespaces_of_its_own(own_daemon: Daemon) -> None:
+    """Whether they were made ahead, or there was no time for that."""
+    pids = sleepers(own_daemon, 8)
+    time.sleep(0.1)
+    pids += sleepers(own_daemon, 2)
+    time.sleep(0.1)
+    everybody = [namespaces(pid) for pid in (*pids, os.getpid())]
+    for name in NAMESPACES:
+        assert len({each[name] for each in everybody}) == len(everybody), name
+
+
+def test_it_does_not_stay_in_the_newest_jobs_namespaces(own_daemon: Daemon) -> None:
+    theirs = namespaces(sleepers(own_daemon, 1)[0])
+    until(lambda: not set(namespaces(zygote(own_daemon)).values()) & {theirs[name] for name in ("net", "ipc", "uts")})
+
+
+def test_nothing_of_a_plan_stays_in_it(own_daemon: Daemon) -> None:
+    job_id = own_daemon.run("sh", "-c", f": {SECRET}-argument; sleep 1000", env={**ENV, "TOKEN": f"{SECRET}-variable"})
+    with own_daemon.client() as client:
+        pid = client.status(job_id).pid
+    assert pid is not None
+    assert f"{SECRET}-variable".encode() not in memory_that_was_written(zygote(own_daemon))
+    assert f"{SECRET}-argument".encode() not in memory_that_was_written(zygote(own_daemon))
+    assert sorted(os.listdir(f"/proc/{zygote(own_daemon)}/fd")) == ["0", "1", "2", "3"]
+    assert SECRET.encode() not in b"".join(words(pid))
+
+
+def test_a_job_starts_where_it_was_killed(own_daemon: Daemon) -> None:
+    runs_on = own_daemon.run("sleep", "1000")
+    first = zygote(own_daemon)
+    for _ in range(3):
+        end(zygote(own_daemon))
+        assert own_daemon.wait(own_daemon.run("echo", "well")).exit_code == 0
+    assert zygote(own_daemon) != first
+    assert own_daemon.process is not None
+    assert _zombies(own_daemon.process.pid) == []
+    with own_daemon.client() as client:
+        assert client.status(runs_on).state == "running"
+
+
+def test_a_plan_that_it_took_to_its_grave_is_a_start_that_failed(own_daemon: Daemon) -> None:
+    own_daemon.wait(own_daemon.run("true"))
+    until(lambda: not own_daemon.leftovers())
+    pid = zygote(own_daemon)
+    os.kill(pid, signal.SIGSTOP)
+    with own_daemon.client() as client, ThreadPoolExecutor() as pool:
+        asked = pool.submit(own_daemon.run, "true")
+        until(lambda: any(own_daemon.runtime.glob("jobs/*/control")))
+        client.info()  # is answered in another turn of the daemon's loop: the plan is in the socket
+        end(pid)
+        with pytest.raises(StartFailed, match="ended before it said anything"):
+            asked.result(30)
+    assert own_daemon.wait(own_daemon.run("true")).exit_code == 0
+    until(lambda: not own_daemon.leftovers())
+
+
+def test_it_leaves_with_the_daemon(own_daemon: Daemon) -> None:
+    own_daemon.run("true")
+    pidfd = os.pidfd_open(zygote(own_daemon))
+    own_daemon.kill()
+    wait_for(pidfd)
+    os.close(pidfd)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {f"LARGE{number}": "x" * 100_000 for number in range(4)},
+        {f"MANY{number}": "" for number in range(6_000)},
+    ],
+    ids=["large", "many"],
+)
+def test_what_it_does_not_take_is_started_without_it(own_daemon: Daemon, env: dict[str, str]) -> None:
+    job_id = own_daemon.run("sh", "-c", "env | grep -c '^LARGE.*x$\\|^MANY'", env={**ENV, **env})
+    assert own_daemon.wait(job_id).exit_code == 0
+    assert own_daemon.output(job_id) == f"{len(env)}\n".encode()
+    assert zygotes(own_daemon) == []
+
+
+def test_a_job_on_the_hosts_network_is_started_without_it(own_daemon: Daemon) -> None:
+    sleepers(own_daemon, 1)
+    job_id = own_daemon.run("sleep", "1000", net=Net.HOST)
+    with own_daemon.client() as client:
+        pid = client.status(job_id).pid
+    assert pid is not None
+    assert namespaces(pid)["net"] == namespaces(os.getpid())["net"]
+
+
+def _zombies(parent: int) -> list[str]:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [child for child in children if Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2][0] == "Z"]
