@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench.figures import Taken, by_turns, goal, ratio, show
+from tests.bench.figures import Taken, by_turns, compiled, goal, ratio, show
 from tests.bench.installed import installed, private_kib
-from tests.bench.launch import TRUE
+from tests.bench.launch import TRUE, run_bare
 from tests.bench.pipelined import Pipeline
 from tests.bench.rpc import SLEEP
 from tests.host.daemon import Daemon
@@ -29,13 +29,15 @@ FINISHED = 100_000
 
 def run() -> None:
     launches: Taken = {}
+    bare: Taken = {}
     lists: Taken = {}
-    with installed() as daemon, daemon.client() as client:
+    with installed() as daemon, daemon.client() as client, compiled("bareloop.c") as bareloop:
         empty = _private(daemon)
         inits: list[int] = []
         for count in COUNTS:
             inits += _fill(daemon, client, count)
             launches[f"{count} running"] = [_launch(client) for _ in range(SAMPLES)]
+            bare[f"{count} running"] = run_bare(bareloop, daemon, SAMPLES, f"bare-{count}")
             lists[f"{count} running"] = [_list(client) for _ in range(SAMPLES)]
             _idle(daemon, count)
             if count == COUNTS[-1]:
@@ -43,6 +45,7 @@ def run() -> None:
     first, last = f"{COUNTS[0]} running", f"{COUNTS[-1]} running"
     table = show("a launch among running jobs", launches, first)
     goal(f"launch among {COUNTS[-1]} / among {COUNTS[0]}", ratio(table, last), 1.2)
+    show("a launch of the bare C loop's among them", bare, first)
     show("job.list, its first 100, among running jobs", lists, first)
 
 

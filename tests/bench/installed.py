@@ -6,11 +6,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.bench.figures import leave_out
 from tests.host.daemon import Daemon
+
+DISK_BYTES = 8 << 30
 
 
 @contextlib.contextmanager
@@ -18,12 +22,32 @@ def installed(*arguments: str, config: str | None = None) -> Iterator[Daemon]:
     daemon = Daemon(*arguments, config=config)
     runtime = Path(tempfile.mkdtemp(prefix="worker-bench-", dir="/dev/shm"))
     daemon.runtime = runtime / "run"
-    try:
+    with contextlib.ExitStack() as undo:
+        for directory in (runtime, daemon.base):
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        disk = daemon.base / "disk"
+        if _own_disk(disk):
+            undo.callback(subprocess.run, ["umount", disk], check=True)
+            daemon.state = disk / "state"
+        undo.callback(daemon.end)
         daemon.start()
         yield daemon
-    finally:
-        daemon.close()
-        shutil.rmtree(runtime, ignore_errors=True)
+
+
+def _own_disk(place: Path) -> bool:
+    """An ext4 in a sparse file, mounted: what others delete on the machine's disk, and an
+    earlier case has just deleted, makes each new file there slow for seconds."""
+    image = place.with_suffix(".img")
+    image.touch()
+    os.truncate(image, DISK_BYTES)
+    place.mkdir()
+    for command in (["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop", image, place]):
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            leave_out(f"a disk of its own for the daemon's state, so figures depend on what else it does: {error}")
+            return False
+    return True
 
 
 @contextlib.contextmanager

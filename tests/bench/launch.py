@@ -33,7 +33,7 @@ TRUE = protocol.RunParams(JobSpec(argv=("/bin/true",)), ENV)
 def run() -> None:
     with installed() as daemon, compiled("bareloop.c") as bareloop, daemon.client() as client:
         cases = {
-            BARE: lambda: _bare(bareloop, daemon, EACH),
+            BARE: lambda: run_bare(bareloop, daemon, EACH),
             OURS: lambda: [_launch(client) for _ in range(EACH)],
         }
         for name, command in PEERS.items():
@@ -59,7 +59,8 @@ def throughput() -> None:
         goal("throughput / bare C loop", ratio(table, ours), 0.7, at_least=True)
 
 
-def _bare(program: Path, daemon: Daemon, count: int, name: str = "bare") -> list[float]:
+def run_bare(program: Path, daemon: Daemon, count: int, name: str = "bare") -> list[float]:
+    """Milliseconds of each of so many launches in a row."""
     text = _bare_process(program, daemon, count, name).communicate()[0]
     return [int(line) / 1000 for line in text.split()]
 

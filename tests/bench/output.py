@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.figures import by_turns, show
+from tests.bench.figures import by_turns, goal, ratio, show
 from tests.host.daemon import ENV, ROOT, Daemon, running
 from workerd.job import Job
 
@@ -47,8 +47,9 @@ def into_the_log() -> None:
             "job, all kept": lambda: [_job(daemon, 4 * GIB, spent)],
             "job, default cap": lambda: [_job(daemon, None, spent)],
         }
-        show("a job that writes 2 GiB", by_turns(cases, ROUNDS), "writer | cat > file")
-        print(f"  the daemon's CPU time: {statistics.mean(spent):.2f} % of the job's")
+        table = show("a job that writes 2 GiB", by_turns(cases, ROUNDS), "writer | cat > file")
+        goal("a job that writes 2 GiB, all kept / cat > file", ratio(table, "job, all kept"), 1 / 0.9)
+        goal("the daemon's CPU time meanwhile, of the job's", statistics.mean(spent), 1, relative=False, unit="%")
 
 
 def _beside_file(daemon: Daemon, script: str) -> float:
@@ -77,13 +78,15 @@ def out_of_it() -> None:
             "cat file | cat": lambda: [_timed(lambda: _shell(f"cat {log} | cat > /dev/null"))],
             "out | cat": lambda: [_timed(lambda: _shell(f"{_ctl(daemon)} out {job_id} | cat > /dev/null"))],
         }
-        show("2 GiB out of the log", by_turns(cases, ROUNDS), "cat file | cat")
+        table = show("2 GiB out of the log", by_turns(cases, ROUNDS), "cat file | cat")
+        goal("out of 2 GiB / cat file", ratio(table, "out | cat"), 1 / 0.8)
         _forget(daemon)
         live = {
             "writer | tee file | cat": lambda: [_beside_file(daemon, f"{WRITER} | tee file | cat > /dev/null")],
             "out -f | cat, live": lambda: [_timed(lambda: _live(daemon))],
         }
-        show("2 GiB followed live", by_turns(live, ROUNDS), "writer | tee file | cat")
+        table = show("2 GiB followed live", by_turns(live, ROUNDS), "writer | tee file | cat")
+        goal("2 GiB followed live / tee file", ratio(table, "out -f | cat, live"), 1 / 0.8)
 
 
 def _live(daemon: Daemon) -> None:
@@ -118,8 +121,9 @@ def many_followers() -> None:
         sums = {one.communicate()[0].split()[0].decode() for one in started}
         for data in _random_blocks(size):
             digest.update(data)
-        print(f"\n{FOLLOWERS} followers of 100 MiB: {taken:.1f} s, every byte: {sums == {digest.hexdigest()}}")
-        print(f"  workerd: {before / MIB:.1f} MiB private before, {(most - before) / MIB:.1f} MiB more at most")
+        assert sums == {digest.hexdigest()}, "a follower lacks something"
+        print(f"\n{FOLLOWERS} followers of 100 MiB: {taken:.1f} s, each has every byte")
+        goal(f"workerd's growth, {FOLLOWERS} followers", (most - before) / MIB, 10, relative=False, unit="MiB")
 
 
 def _random_blocks(size: int) -> Iterator[bytes]:
@@ -141,9 +145,9 @@ def one_line() -> None:
         while line := follower.stdout.read(65536):
             taken.append((time.monotonic_ns() - int(line.split()[-1])) / 1e6)
         follower.wait()
-    taken = sorted(taken[20:])
-    late = taken[len(taken) * 9 // 10]
-    print(f"\none line to an idle follower: median {statistics.median(taken):.2f} ms, 90 % {late:.2f} ms")
+    name = "written to read"
+    table = show("one line to an idle follower", {name: taken[20:]}, name)
+    goal("one line to an idle follower", table.rows[0].median, 2, relative=False, unit="ms")
 
 
 def flood() -> None:
@@ -159,8 +163,10 @@ def flood() -> None:
             written = log.end()
         client.stop(job_id, grace=0)
         print(f"\n`yes` for {FLOOD_SECONDS} s, cap 64 MiB: {written / GIB:.1f} GiB written")
-        print(f"  at most {most / MIB:.2f} MiB on disk")
-        print(f"  job.status meanwhile: {_spread(asked)}; beside `yes | cat`, no job: {_spread(beside)}")
+        taken = {"beside `yes` and `cat`, no job": beside, "beside a job that is `yes`": asked}
+        show("job.status on a busy machine", taken, next(iter(taken)))
+        goal(f"`yes` for {FLOOD_SECONDS} s, on disk at most", most / MIB, 65, relative=False, unit="MiB")
+        goal("job.status p99 meanwhile", statistics.quantiles(asked, n=100)[98], 10, relative=False, unit="ms")
 
 
 def _busy_beside(daemon: Daemon, job_id: str) -> list[float]:
@@ -191,11 +197,6 @@ def _asking(daemon: Daemon, job_id: str) -> Iterator[list[float]]:
     finally:
         stop.set()
         asker.join()
-
-
-def _spread(taken: list[float]) -> str:
-    ordered = sorted(taken)
-    return f"median {statistics.median(ordered):.2f} ms, 99 % {ordered[len(ordered) * 99 // 100]:.2f} ms"
 
 
 def _timed(what: Callable[[], object]) -> float:

@@ -150,10 +150,14 @@ class Daemon:
 
     def close(self) -> None:
         """End it and its jobs; nothing may be left."""
+        self.end()
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def end(self) -> None:
+        """As `close`, but for its directories."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
         self._kill_jobs()
-        shutil.rmtree(self.base, ignore_errors=True)
 
     def _kill_jobs(self) -> None:
         if not self.cgroup.exists():

@@ -77,7 +77,7 @@ struct plan {
     bool cwd_read_only;
     uint64_t tmp_size;
     uint64_t max_output;
-    struct mount_op mounts[MAX_MOUNTS];
+    struct mount_op *mounts;
     size_t nmounts;
     char **argv;
 };
@@ -97,6 +97,7 @@ _Noreturn void be_init(struct plan *plan, char **arguments);
 
 /* zygote.c: the exit code; `word` is what called for it, in argv */
 int zygote(char *word);
+void zygote_release(void); /* in PID 1, once its plan is carried out */
 
 /* report.c. A step is one word; the daemon makes a sentence of step, errno and detail. */
 struct exit_times {

@@ -108,6 +108,7 @@ _Noreturn void be_init(struct plan *plan, char **arguments) {
     if (plan->stdin_fd >= 0)
         close(plan->stdin_fd);
     wipe_arguments(arguments);
+    zygote_release();
     drop_to_reaper();
     reap_forever(plan, &out, signals, command);
 }

@@ -226,7 +226,9 @@ const char *plan_check_enter(const struct plan *plan) {
 }
 
 const char *plan_parse(int argc, char **argv, struct plan *plan) {
+    static struct mount_op mounts[MAX_MOUNTS]; /* apart, for most of it is never touched */
     *plan = (struct plan){
+        .mounts = mounts,
         .cgroup_fd = -1, .log_fd = -1, .index_fd = -1, .exit_fd = -1, .status_fd = -1, .control_fd = -1,
         .stdin_fd = -1, .net_fd = -1, .tty_fd = -1, .window = 24 << 16 | 80, .init_fd = -1, .leash_fd = -1,
         .stdout_fd = -1, .stderr_fd = -1, .uid = (uid_t)-1, .gid = (gid_t)-1, .umask = 022, .seccomp = true,

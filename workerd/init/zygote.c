@@ -17,6 +17,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -34,9 +35,10 @@ struct header {
     uint32_t words, variables;
 };
 
-static char message[128 << 10] __attribute__((aligned(4096)));
-static char *strings[MAX_STRINGS + 2]; /* the words, NULL, the environment, NULL */
-static char *no_environment[] = {NULL};
+#define PAGES __attribute__((aligned(4096)))
+static char message[128 << 10] PAGES;
+static char *strings[MAX_STRINGS + 512] PAGES; /* the words, NULL, the environment, NULL; whole pages */
+_Static_assert(sizeof strings % 4096 == 0, "nothing else is on its pages");
 
 /* Whether the descriptors are where the plan says that they are. */
 static bool in_place(struct msghdr *header) {
@@ -131,7 +133,12 @@ static void forget(size_t length) {
     for (int fd = FIRST_FD; fd < FIRST_FD + MAX_FDS; fd++)
         close(fd);
     memset(message, 0, length);
-    environ = no_environment;
+    environ = strings + sizeof strings / sizeof *strings - 1; /* which stays NULL */
+}
+
+void zygote_release(void) {
+    madvise(message, sizeof message, MADV_DONTNEED);
+    madvise(strings, sizeof strings, MADV_DONTNEED);
 }
 
 int zygote(char *word) {
