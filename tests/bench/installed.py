@@ -27,7 +27,7 @@ def installed(*arguments: str, config: str | None = None) -> Iterator[Daemon]:
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
         disk = daemon.base / "disk"
         if _own_disk(disk):
-            undo.callback(subprocess.run, ["umount", disk], check=True)
+            undo.callback(lambda: subprocess.run(["umount", disk], check=True))
             daemon.state = disk / "state"
         undo.callback(daemon.end)
         daemon.start()
@@ -41,7 +41,8 @@ def _own_disk(place: Path) -> bool:
     image.touch()
     os.truncate(image, DISK_BYTES)
     place.mkdir()
-    for command in (["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop", image, place]):
+    commands: list[list[str | Path]] = [["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop", image, place]]
+    for command in commands:
         try:
             subprocess.run(command, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:

@@ -32,8 +32,9 @@ PATIENCE = 30.0
 """seconds that one case may take before the daemon counts as hung"""
 OUTPUT = b"".join(b"%d\n" % number for number in range(1, 201))
 WORK = "seq 200; exit 3"
-UNSTOPPED = {(Reason.EXITED, 3, None)}
-STOPPED = {(Reason.STOPPED, None, 15), (Reason.STOPPED, None, 9), (Reason.STOPPED, 3, None)}
+Ends = set[tuple[Reason, int | None, int | None]]
+UNSTOPPED: Ends = {(Reason.EXITED, 3, None)}
+STOPPED: Ends = {(Reason.STOPPED, None, 15), (Reason.STOPPED, None, 9), (Reason.STOPPED, 3, None)}
 
 
 @dataclass
@@ -214,7 +215,7 @@ class Faults:
         self,
         case: str,
         fired: str | None,
-        expected: dict[str, tuple[Asked, set[tuple[Reason, int | None, int | None]]]],
+        expected: dict[str, tuple[Asked, Ends]],
         *,
         init: bool = False,
     ) -> None:
@@ -228,9 +229,7 @@ class Faults:
             self.result.wrong.append(f"{case} ({fired}): something hung for {PATIENCE:.0f} s")
             self._hung = False
 
-    def _judge(
-        self, tag: str, asked: Asked, ends: set[tuple[Reason, int | None, int | None]], *, init: bool
-    ) -> Iterator[str]:
+    def _judge(self, tag: str, asked: Asked, ends: Ends, *, init: bool) -> Iterator[str]:
         params = protocol.ListParams(all=True, labels={"tag": tag})
         marks = self._marks(tag)
         with self._client() as client:
