@@ -25,6 +25,7 @@ from workerd.job import Job, State, Usage
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.protocol import ListParams
+from workerd.recentusage import RecentUsage
 from workerd.store import Store
 from workerd.storethread import StoreThread
 
@@ -82,12 +83,13 @@ class Live:
             with contextlib.suppress(OSError):
                 self.cgroup.freeze(False)
 
-    def with_usage(self) -> Job:
-        """The job with what it has used and written so far."""
+    def with_usage(self, recent: RecentUsage | None = None) -> Job:
+        """The job with what it has used and written so far; what it used as `recent` has it."""
         if self.cgroup is None or self.job.state is State.FINISHED:
             return self.job
         try:
-            return msgspec.structs.replace(self.job, usage=self.cgroup.usage(), **stored_output(self.files))
+            usage = self.cgroup.usage() if recent is None else recent.of(self.job.id, self.cgroup.usage)
+            return msgspec.structs.replace(self.job, usage=usage, **stored_output(self.files))
         except OSError:
             return self.job  # it ended meanwhile
 
@@ -104,6 +106,7 @@ class Registry:
         self._live: dict[str, Live] = {}
         self._told: dict[str, tuple[Job, Job]] = {}
         """this turn's answers: id → the job as it was, and with what it had used"""
+        self._recent = RecentUsage()
         self._soon: dict[str, Change] = {}
         self._soon_timer: asyncio.TimerHandle | None = None
         self._soon_task: asyncio.Task[None] | None = None
@@ -132,6 +135,7 @@ class Registry:
     def discard(self, job_id: str) -> None:
         self._live.pop(job_id, None)
         self._soon.pop(job_id, None)
+        self._recent.forget(job_id)
 
     def get(self, job_id: str) -> Live | None:
         """By its full id."""
@@ -269,7 +273,7 @@ class Registry:
                 waiter.set_result(job)
         committed = await recording
         if committed:
-            self._live.pop(job.id, None)
+            self.discard(job.id)
         return committed
 
     def release(self, live: Live) -> None:
@@ -302,13 +306,14 @@ class Registry:
 
     def status_at_hand(self, peer: Peer, ref: str) -> Job | None:
         """As `status`, of a live job by its full id; None of any other. However many ask
-        within one turn of the loop, the kernel is asked once."""
+        within one turn of the loop, the kernel is asked once; what the job has used may
+        be a millisecond old (workerd.recentusage)."""
         live = self._live.get(ref)
         if live is None or not may_see(peer, live.job.uid, self.config.policy):
             return None
         before, told = self._told.get(ref, (None, None))
         if told is None or before is not live.job:
-            told = self._with_usage(live.job)
+            told = self._with_usage(live.job, self._recent)
             if not self._told:
                 self._loop.call_soon(self._told.clear)
             self._told[ref] = (live.job, told)
@@ -344,10 +349,10 @@ class Registry:
             await self._commit_soon()
         return await self._store.call(function)
 
-    def _with_usage(self, job: Job) -> Job:
+    def _with_usage(self, job: Job, recent: RecentUsage | None = None) -> Job:
         live = self._live.get(job.id)
         if live is None:
             return job
         if live.job.state is State.QUEUED:
             return msgspec.structs.replace(live.job, waits_for=self.waits_for(live.job))
-        return live.with_usage()
+        return live.with_usage(recent)

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "fairshare",
         "retrying",
     ),
-    ("job events", "slowcalls", "output", "zygote"),
+    ("job events recentusage", "slowcalls", "output", "zygote"),
     ("configfile netconfig config",),
     ("protocol", "fdpass", "auth", "account", "database eventstore store storethread"),
     (
