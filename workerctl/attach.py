@@ -12,6 +12,8 @@ TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
     from typing import Any
 
+    from workerctl.attend import Show
+
 
 def need_terminal(what: str, instead: str) -> None:
     """Raises UsageError where standard input is none, or none that can be had raw."""
@@ -56,15 +58,15 @@ def attach(job_id: str, keys: bytes, *, fresh: bool) -> dict[str, Any] | None:
         return _outcome(waiting, number, job_id) if ended else None
 
 
-def stay(job_id: str, keys: bytes, *, fresh: bool, as_json: bool = False) -> int:
-    """As `attach`, with a word on how it ended; the exit code."""
+def stay(job_id: str, keys: bytes, *, fresh: bool, show: Show | None = None) -> int:
+    """As `attach`, with a word on how it ended, after which `show` gets it; the exit code."""
     job = attach(job_id, keys, fresh=fresh)
     if job is None:
         stdio.note(f"detached from job {job_id}, which runs on; back to it: workerctl attach {job_id}")
         return 0
     from workerctl.attend import finish
 
-    return finish(job, as_json=as_json)
+    return finish(job, show)
 
 
 def _leave(sequence: bytes) -> None:

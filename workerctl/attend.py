@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    Show = Callable[[dict[str, Any]], object]
+    """puts a job on stdout as programs want it"""
+
 
 SIGINT = 2
 
@@ -74,14 +77,14 @@ def attend(
     params: dict[str, Any],
     *,
     follow: bool,
-    as_json: bool,
+    show: Show | None = None,
     stdin: int | None = None,
     raw: bool = False,
     keys: bytes = b"",
 ) -> int:
     """Runs a job to its end; its exit code, or 0 where `keys`, pressed at our terminal,
     left it before. `stdin` is a descriptor for its standard input, and closed here; `raw`
-    shows its output unchanged on a terminal too."""
+    shows its output unchanged on a terminal too; `show` is called with the finished job."""
     from workerctl.verbs.run import warn
 
     interrupts = Interrupts()
@@ -99,7 +102,7 @@ def attend(
 
                 stream_apart(connection, job_id, raw=raw)
             answer = waiting() if waiting else _wait(connection, job_id, alone=not follow)
-            return finish(answer["finished"][0], as_json=as_json)
+            return finish(answer["finished"][0], show)
 
         return _leavable(stay, job_id, keys) if keys else stay()
 
@@ -138,13 +141,11 @@ def start(connection: Connection, params: dict[str, Any], stdin: int | None) -> 
             os.close(stdin)
 
 
-def finish(job: dict[str, Any], *, as_json: bool) -> int:
+def finish(job: dict[str, Any], show: Show | None) -> int:
     """The exit code of a finished job, after a word on its end."""
     _tell(job)
-    if as_json:
-        from workerctl.complete import complete_job
-
-        stdio.put_json(complete_job(job))
+    if show is not None:
+        show(job)
     return exitcode.of_job(job)
 
 

@@ -1,4 +1,4 @@
-"""What programs see: `--json` and `--format`, the same for every verb that shows jobs.
+"""What programs see: `--json` and `--format`, the same for every verb that shows jobs or records.
 
 What must hold: the shape does not depend on what a job is like. One job named is one
 object; several named, or a list, is an array; a template gives a line for each.
@@ -39,6 +39,15 @@ def put_jobs(args: Args, jobs: Sequence[dict[str, Any]], *, array: bool) -> bool
     return True
 
 
+def check_whole(args: Args) -> None:
+    """`check` of a template that is for a job which is not there yet."""
+    if check(args) and args.has("format"):
+        from workerctl.jobfields import DERIVED
+        from workerd.job import Job
+
+        check(args, (*Job.__struct_fields__, *DERIVED))
+
+
 def put_values(args: Args, value: dict[str, Any]) -> bool:
     """As `put_jobs`, for the one object of a verb that is not about jobs."""
     if not check(args):
@@ -50,15 +59,26 @@ def put_values(args: Args, value: dict[str, Any]) -> bool:
     return True
 
 
-def check(args: Args) -> bool:
+def put_list(args: Args, values: Sequence[dict[str, Any]]) -> None:
+    """As `put_values`, for a verb that has several, once `check` has said that it is to be so."""
+    if args.has("json"):
+        stdio.put_json(values)
+    else:
+        put_lines(args, values)
+
+
+def check(args: Args, fields: Sequence[str] = ()) -> bool:
     """Whether one of the two was asked for. Raises UsageError where both were, or for what
-    is no template: called before anything is done."""
+    is no template: called before anything is done. `fields`, where the verb knows them
+    so early, are all that a template may begin with."""
     if args.has("json") and args.has("format"):
         raise UsageError("--json and --format both say how to print; give one of them")
     if text := args.text("format"):
         from workerctl.template import Template
 
-        Template(text)
+        template = Template(text)
+        if fields:
+            template.fill(dict.fromkeys(fields), str)
     elif text is not None:
         raise UsageError("--format: an empty template; write one as '{id} {state}'")
     return args.has("json") or args.has("format")

@@ -6,7 +6,8 @@ TOPICS = {
     "format": (
         "templates: what --format prints",
         """\
---format TEMPLATE prints the template for each job, with fields in braces:
+--format TEMPLATE prints the template for each job (or check of doctor, or
+event), with fields in braces:
 
   workerctl ps --format '{id:<12}{name:<16}{status}'
   workerctl status --format '{usage.memory_peak}' build
@@ -26,6 +27,11 @@ Beside these there are, written for people:
   {labels} {labels.KEY}       all labels; one of them
 
 {id:12} fills up to 12 columns, {id:>12} from the left, {id:^12} on both sides.
+Verbs about something else have the fields of their own --json alone:
+
+  workerctl run --format '{id} {waits_for}' make
+  workerctl doctor -q --format '{level}: {check}'
+
 {{ and }} are braces; \\t, \\n and \\\\ are as in C. What is not set is empty.
 A field that there is not is an error which names those that there are.
 """,

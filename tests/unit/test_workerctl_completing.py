@@ -116,6 +116,12 @@ class TestValues:
     def test_fields_of_a_template(self) -> None:
         assert offered("ps", "--format", "{id} {usage.memory_pe") == ["{id} {usage.memory_peak}"]
         assert "{status}" in offered("ps", "--format", "")
+        assert {"{warnings}", "{exit_code}"} <= set(offered("run", "--format", ""))
+
+    @pytest.mark.parametrize(("verb", "field"), [("explain", "advice"), ("doctor", "level"), ("rerun", "warnings")])
+    def test_fields_of_a_verb_of_its_own_kind(self, verb: str, field: str) -> None:
+        assert offered(verb, "--format", "{" + field[:3]) == ["{" + field + "}"]
+        assert "{status}" not in offered(verb, "--format", "")
 
     def test_topics_are_helped_with_too(self) -> None:
         assert offered("help", "exit") == ["exit-codes"] and "run" in offered("help", "")

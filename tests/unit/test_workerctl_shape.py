@@ -157,6 +157,54 @@ class TestFormat:
     def test_of_what_is_no_job(self, fake: FakeWorkerd) -> None:
         assert ctl(None, "version", "--format", "{workerctl}").out.startswith(b"0.")
 
+    def test_of_a_started_job_the_fields_of_its_json(self, fake: FakeWorkerd) -> None:
+        fake.answers["job.run"] = fake.answers["job.rerun"] = lambda params: protocol.RunResult(
+            "aaaaaaaaaa", State.QUEUED, warnings=("a", "b"), waits_for="room"
+        )
+        template, shown = r"{id}\t{state}\t{waits_for}\t{warnings}", b'aaaaaaaaaa\tqueued\troom\t["a","b"]\n'
+        for words in (["run", "--format", template, "make"], ["rerun", "--format", template, "a"]):
+            ran = ctl(fake, *words)
+            assert (ran.code, ran.out) == (0, shown) and "warning: b" in ran.err
+
+    def test_of_a_run_that_is_waited_for_the_whole_job(self, fake: FakeWorkerd) -> None:
+        fake.answers["job.run"] = lambda params: protocol.RunResult("aaaaaaaaaa", State.RUNNING)
+        ran = ctl(fake, "run", "--wait", "--format", "{id} {status} {labels.team} {exit_code}", "make")
+        assert (ran.code, ran.out) == (0, b"aaaaaaaaaa done a.b 0\n")
+
+    def test_of_a_verdict(self, fake: FakeWorkerd) -> None:
+        fake.answers["job.status"] = lambda params: JOBS[3]
+        fake.answers["output.wait"] = lambda params: protocol.OutputWaitResult(0, 0, finished=True)
+        fake.answers["output.read"] = lambda params: protocol.OutputReadResult(b"", 0, 0, finished=True)
+        ran = ctl(fake, "explain", "--format", r"{id}\t{kind}\t{command}", "d")
+        assert ran.out == b"dddddddddd\tfailure\tworkerctl out --stderr dddddddddd\n"
+
+    def test_of_what_was_pruned(self, fake: FakeWorkerd) -> None:
+        fake.answers["job.prune"] = lambda params: protocol.PruneResult(("aaaaaaaaaa",), 7)
+        ran = ctl(fake, "prune", "-a", "--dry-run", "--format", "{bytes} {dry_run} {jobs}")
+        assert (ran.out, ran.err) == (b'7 true ["aaaaaaaaaa"]\n', "")
+
+    def test_of_each_check_of_doctor(self, fake: FakeWorkerd) -> None:
+        lines = ctl(None, "doctor", "--format", r"{part}\t{level}\t{check}").out.decode().splitlines()
+        found = json.loads(ctl(None, "doctor", "--json").out)
+        assert [line.split("\t") for line in lines] == [[one["part"], one["level"], one["check"]] for one in found]
+
+    @pytest.mark.parametrize(
+        "words", [["run", "x"], ["run", "--wait", "x"], ["rerun", "a"], ["explain", "a"], ["prune", "-a"]], ids=" ".join
+    )
+    def test_one_with_another_field_is_refused_before_anything_is_done(
+        self, fake: FakeWorkerd, words: list[str]
+    ) -> None:
+        for template, part in (("{statee}", "no field {statee}"), ("{id", "not closed"), ("", "empty template")):
+            ran = ctl(fake, words[0], "--format", template, *words[1:])
+            assert (ran.code, ran.out) == (125, b"") and part in ran.err and not fake.requests
+        ran = ctl(fake, words[0], "--format", "{id}", "--json", *words[1:])
+        assert ran.code == 125 and "give one of them" in ran.err and not fake.requests
+
+    def test_every_verb_with_json_has_it_but_for_lines_of_output(self) -> None:
+        for name in VERBS:
+            flags = {flag for group in load(name).VERB.groups.values() for option in group for flag in option.flags}
+            assert ("--format" in flags) == ("--json" in flags and name != "out"), name
+
     def test_every_verb_that_shows_something_has_json(self) -> None:
         silent = {"attach", "exec", "help", "replay", "complete", "completion", "dial-stdio", "metrics", "top"}
         for name in set(VERBS) - silent:

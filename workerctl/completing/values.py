@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workerctl.completing import DIRECTORIES, FILES, WORDS, Answer
 from workerctl.filters import KEYS, REASONS, STATES
+from workerctl.verbs import load
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -143,20 +144,32 @@ def _variables(word: str, verb: Verb) -> Found:
 
 
 def _fields(word: str, verb: Verb) -> Found:
-    """After the last open brace: a field of a job's, or what is made for people."""
+    """After the last open brace: a field of the verb's own, or of a job's, or what is made for people."""
     before, brace, field = word.rpartition("{")
     if "}" in field:
         return []
-    from workerctl.jobfields import DERIVED
-
     lead = before + (brace or "{")
     if verb.name in ("info", "version"):
         return []
+    return [(f"{lead}{name}}}", "") for name in _own_fields(verb) or _fields_of_jobs(verb, field)]
+
+
+def _own_fields(verb: Verb) -> Iterable[str]:
+    """Of what a verb shows that shows no jobs."""
     if verb.name == "events":
         from workerctl.eventlines import FIELDS
 
-        return [(f"{lead}{name}}}", "") for name in FIELDS]
-    return [(f"{lead}{name}}}", "") for name in sorted({*DERIVED, *_job_fields(field)})]
+        return FIELDS
+    own: Iterable[str] = getattr(load(verb.name), "FIELDS", ())
+    return own
+
+
+def _fields_of_jobs(verb: Verb, field: str) -> Iterable[str]:
+    from workerctl.jobfields import DERIVED
+    from workerctl.verbs.run import STARTED
+
+    more = STARTED if verb.name == "run" else ()  # without --wait it is these
+    return sorted({*DERIVED, *more, *_job_fields(field)})
 
 
 def _job_fields(field: str) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workerctl import stdio
 from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.shape import check, put_list
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ VERB = Verb(
         "Options": [
             Option("-q --quiet", "only what is not well"),
             Option("--json", "an array: part, check, level (ok, warning, failed), found, remedy"),
+            Option("--format", "print this for each check, as '{level} {check}'; see `help format`", "TEMPLATE"),
         ]
     },
     examples=[("doctor", "when something does not work"), ("doctor -q || echo look", "in a script")],
 )
 
+FIELDS = ("part", "check", "level", "found", "remedy")
 CODES = {"ok": 0, "warning": 1, "failed": 2}
 COLOURS = {"ok": "32", "warning": "33", "failed": "31"}
 
@@ -37,14 +40,15 @@ def main(args: Args) -> int:
 
     if args.words:
         raise UsageError(f"doctor takes no argument {args.words[0]!r}")
+    programs = check(args, FIELDS)
     host = Host(socket=args.text("socket"))
     findings = []
     for finding in examine(host):
         findings.append(finding)
-        if not args.has("json") and not (args.has("quiet") and finding.level == "ok"):
+        if not programs and not (args.has("quiet") and finding.level == "ok"):
             stdio.put(_line(finding))
-    if args.has("json"):
-        stdio.put_json([one.as_json() for one in findings if not (args.has("quiet") and one.level == "ok")])
+    if programs:
+        put_list(args, [one.as_json() for one in findings if not (args.has("quiet") and one.level == "ok")])
     return max(CODES[finding.level] for finding in findings)
 
 

@@ -6,6 +6,7 @@ import time
 
 from workerctl import stdio
 from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.shape import VALUE_FORMAT, check, put_values
 from workerctl.wire import Connection
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -21,10 +22,11 @@ VERB = Verb(
         the signal, and shows the last lines of stderr. A command line that it gives runs the
         job with your own environment.
     """,
-    groups={"Options": [Option("--json", "as JSON: kind, what, facts, advice, command")]},
+    groups={"Options": [Option("--json", "as JSON: kind, what, facts, advice, command"), VALUE_FORMAT]},
     examples=[("explain build", "the job named build"), ("explain --json k3v | jq -r .command", "what to run instead")],
 )
 
+FIELDS = ("id", "kind", "what", "facts", "advice", "command")
 LINES = 5
 _WINDOW = 64 << 10
 
@@ -34,14 +36,15 @@ def main(args: Args) -> int:
 
     if len(args.words) != 1:
         raise UsageError("explain which job? Write: workerctl explain ID")
+    programs = check(args, FIELDS)
     with Connection() as connection:
         job = connection.call("job.status", {"id": args.words[0]})
         stderr = _last_lines(connection, job["id"])
     verdict = explain(job, time.time_ns() // 1000, stderr)
-    if args.has("json"):
-        stdio.put_json({"id": job["id"], **verdict.as_json()})
-        return 0
-    _show(job["id"], verdict)
+    if programs:
+        put_values(args, {"id": job["id"], **verdict.as_json()})
+    else:
+        _show(job["id"], verdict)
     return 0
 
 

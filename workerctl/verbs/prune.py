@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workerctl import stdio
 from workerctl.options import Args, Option, UsageError, Verb
+from workerctl.shape import VALUE_FORMAT, check, put_values
 from workerctl.wire import Connection
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 REASONS = ("exited", "signaled", "oom", "timeout", "stopped", "start-failed", "lost", "skipped")
+FIELDS = ("jobs", "bytes", "dry_run")
 
 VERB = Verb(
     "prune",
@@ -32,6 +34,7 @@ VERB = Verb(
             Option("-n --dry-run", "only say which"),
             Option("-q --quiet", "no summary on stderr"),
             Option("--json", "print JSON: the ids, and the bytes that they took"),
+            VALUE_FORMAT,
         ],
     },
     examples=[
@@ -48,11 +51,12 @@ def main(args: Args) -> int:
     params = _conditions(args)
     if not params and not args.has("all"):
         raise UsageError("prune what? Name a condition, as --older-than 7d, or write: workerctl prune --all")
+    programs = check(args, FIELDS)
     dry = args.has("dry-run")
     with Connection() as connection:
         result = connection.call("job.prune", {**params, "dry_run": dry})
-    if args.has("json"):
-        stdio.put_json({"jobs": result["jobs"], "bytes": result["bytes"], "dry_run": dry})
+    if programs:
+        put_values(args, {"jobs": result["jobs"], "bytes": result["bytes"], "dry_run": dry})
         return 0
     from workerctl.words import size
 

@@ -11,6 +11,12 @@ TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
     from typing import Any
 
+    from workerctl.attend import Show
+
+# Not of workerctl.shape, which only those need who ask for it.
+STARTED_FORMAT = Option("--format", "print this, with the fields of --json in braces; see `help format`", "TEMPLATE")
+STARTED = ("id", "state", "waits_for", "warnings")
+
 VERB = Verb(
     "run",
     "[OPTIONS] [--] COMMAND [ARGUMENT…]",
@@ -51,6 +57,7 @@ VERB = Verb(
             Option("-e --env", "set a variable, or pass on your own", "NAME[=VALUE]", many=True),
             Option("-E --env-all", "pass on your whole environment"),
             Option("--json", "print JSON: the id, state and warnings; with --wait the whole job"),
+            STARTED_FORMAT,
         ],
         "Limits (sizes as 256M, 1.5G; none unless given)": [
             Option("-m --mem --memory", "memory; no swap on top unless --swap says so", "SIZE"),
@@ -130,11 +137,12 @@ VERB = Verb(
 
 def main(args: Args) -> int:
     params = run_params(args)
+    stays = args.has("follow") or args.has("wait")
+    show = shower(args, whole=stays or (args.has("tty") and args.has("interactive")))
     if args.has("need") or args.has("retries"):
         from workerctl.dask.options import cluster_params
 
         params |= cluster_params(args)
-    stays = args.has("follow") or args.has("wait")
     stdin = None
     if args.has("tty"):
         from workerctl.rawterm import size_of
@@ -142,7 +150,7 @@ def main(args: Args) -> int:
         params["spec"]["tty"] = True
         params["window"] = size_of(stdio.STDIN)
         if args.has("interactive"):
-            return _at_terminal(args, params)
+            return _at_terminal(args, params, show)
     elif args.has("interactive"):
         from workerctl.feed import own_stdin
 
@@ -155,7 +163,7 @@ def main(args: Args) -> int:
             keys=_keys_beside(args),
             # Who pipes something in means to see what comes out.
             follow=args.has("follow") or args.has("interactive"),
-            as_json=args.has("json"),
+            show=show,
             stdin=stdin,
             raw=args.has("tty"),
         )
@@ -164,7 +172,7 @@ def main(args: Args) -> int:
             result = connection.call("job.run", params)
         else:
             result = connection.call("job.run", {**params, "stdin": True, "fds": 1}, [stdin])
-        show_started(result, as_json=args.has("json"))
+        put_started(result, show)
     return 0
 
 
@@ -179,17 +187,30 @@ def _keys_beside(args: Args) -> bytes:
     return parse(text)
 
 
-def show_started(result: dict[str, Any], *, as_json: bool) -> None:
+def shower(args: Args, *, whole: bool) -> Show | None:
+    """What shows programs the job; None where it is people who look. `whole`: a finished job,
+    not one that was started. Raises UsageError, before anything is done."""
+    if not (args.has("json") or args.has("format")):
+        return None
+    from workerctl.shape import check, check_whole, put_jobs, put_values
+
+    if whole:
+        check_whole(args)
+        return lambda job: put_jobs(args, [job], array=False)
+    check(args, STARTED)
+    return lambda started: put_values(args, started)
+
+
+def put_started(result: dict[str, Any], show: Show | None) -> None:
     """The id, and what there is to say about it."""
     warn(result)
-    if as_json:
-        shown = {key: result.get(key) for key in ("id", "state", "waits_for")}
-        stdio.put_json({**shown, "warnings": result.get("warnings", [])})
+    if show is not None:
+        show({**{key: result.get(key) for key in STARTED}, "warnings": result.get("warnings", [])})
     else:
         stdio.put(result["id"] + "\n")
 
 
-def _at_terminal(args: Args, params: dict[str, Any]) -> int:
+def _at_terminal(args: Args, params: dict[str, Any], show: Show | None) -> int:
     from workerctl.attach import need_terminal, stay
     from workerctl.detachkeys import parse
 
@@ -199,7 +220,7 @@ def _at_terminal(args: Args, params: dict[str, Any]) -> int:
     with Connection() as connection:
         result = connection.call("job.run", params)
     warn(result)
-    return stay(result["id"], keys, fresh=True, as_json=args.has("json"))
+    return stay(result["id"], keys, fresh=True, show=show)
 
 
 def warn(result: dict[str, Any]) -> None:

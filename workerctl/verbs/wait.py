@@ -68,7 +68,7 @@ def _match(args: Args) -> int:
     from workerctl.match import Search, wait_for
     from workerctl.verbs.out import stream_of
 
-    if len(args.words) != 1 or args.has("any") or args.has("json"):
+    if len(args.words) != 1 or args.has("any") or args.has("json") or args.has("format"):
         raise UsageError("--match looks at one job's output: workerctl wait ID --match REGEX [--timeout TIME]")
     timeout = args.text("timeout")
     search = Search(args.text("match") or "")
