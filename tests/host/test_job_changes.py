@@ -133,7 +133,9 @@ class TestNames:
         refused = daemon.ctl("rename", "after", "taken")
         assert refused.returncode == 125
         assert b"the name taken is taken by job " + taken.encode() in refused.stderr
-        assert daemon.ctl("rename", "after").returncode == 0
+        assert daemon.ctl("rename", "after").returncode == 125
+        assert daemon.ctl("status", "--format", "{name}", "after").stdout == b"after\n"
+        assert daemon.ctl("rename", "--remove", "after").returncode == 0
         assert status(daemon, job_id).spec.name is None
         daemon.ctl("stop", "-t0", job_id, taken)
 

@@ -259,6 +259,13 @@ class TestFailures:
             (["stop"], "stop which job? Write: workerctl stop ID…, or stop --all"),
             (["stop", "--all", "x"], "--all stops every job: name none beside it"),
             (["wait"], "wait for which job? Write: workerctl wait ID…"),
+            (["rename"], "rename which job, and how? Write: workerctl rename ID NAME"),
+            (
+                ["rename", "x"],
+                "rename x to what? Write: workerctl rename x NAME; to take its name away: workerctl rename --remove x",
+            ),
+            (["rename", "--remove", "x", "y"], "--remove leaves no name: leave out 'y'"),
+            (["rename", "x", "y", "z"], "rename takes one job and one name, and 'z' is more"),
             (["out"], "the output of which job? Write: workerctl out ID"),
             (["out", "--tail", "x", "y"], "--tail x: write how many lines, as --tail 20"),
             (["ps", "x"], "ps takes no argument 'x'; for one job: workerctl status x"),

@@ -1,8 +1,8 @@
-"""`rename`: another name for a job, or none."""
+"""`rename`: another name for a job, or with --remove none."""
 
 from __future__ import annotations
 
-from workerctl.options import Args, UsageError, Verb
+from workerctl.options import Args, Option, UsageError, Verb
 from workerctl.shape import SHAPES, check, put_jobs
 from workerctl.wire import Connection
 
@@ -13,18 +13,20 @@ if TYPE_CHECKING:
 VERB = Verb(
     "rename",
     "[OPTIONS] ID [NAME]",
-    "Give a job another name; without NAME, take its name away.",
+    "Give a job another name, or with --remove none.",
     text="""
         Of your jobs that are not finished no two can have the same name.
     """,
-    groups={"Options": SHAPES},
-    examples=[("rename k3v9 nightly", "from now on it is `nightly`"), ("rename nightly", "no name any more")],
+    groups={"Options": [Option("--remove", "take its name away: then the id alone means it"), *SHAPES]},
+    examples=[
+        ("rename k3v9 nightly", "from now on it is `nightly`"),
+        ("rename --remove nightly", "no name any more"),
+    ],
 )
 
 
 def main(args: Args) -> int:
-    if not 1 <= len(args.words) <= 2:
-        raise UsageError("rename which job, and how? Write: workerctl rename ID NAME")
+    _check_words(args)
     check(args)
     params: dict[str, Any] = {"id": args.words[0]}
     if len(args.words) == 2:
@@ -35,3 +37,18 @@ def main(args: Args) -> int:
         job = connection.call("job.rename", params)
     put_jobs(args, [job], array=False)
     return 0
+
+
+def _check_words(args: Args) -> None:
+    if not args.words:
+        raise UsageError("rename which job, and how? Write: workerctl rename ID NAME")
+    job, count = args.words[0], len(args.words)
+    if args.has("remove") and count > 1:
+        raise UsageError(f"--remove leaves no name: leave out {args.words[1]!r}")
+    if not args.has("remove") and count == 1:
+        raise UsageError(
+            f"rename {job} to what? Write: workerctl rename {job} NAME; to take its name away: "
+            f"workerctl rename --remove {job}"
+        )
+    if count > 2:
+        raise UsageError(f"rename takes one job and one name, and {args.words[2]!r} is more")
