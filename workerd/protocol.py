@@ -206,9 +206,9 @@ class ListResult(Struct, frozen=True, omit_defaults=True):
 
 class WaitResult(Struct, frozen=True, omit_defaults=True):
     finished: tuple[Job, ...]
-    """in the order asked for"""
+    """in the order asked for; with `any` all that are finished by then"""
     pending: tuple[str, ...] = ()
-    """the ids that the time did not suffice for"""
+    """the ids of those that are not"""
 
 
 class PruneResult(Struct, frozen=True, omit_defaults=True):

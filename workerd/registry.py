@@ -333,7 +333,7 @@ class Registry:
         live = self._live.get(job.id)
         if live is None:
             return await self.call(lambda store: store.get(job.id))
-        if live.job.state is State.FINISHED and live.pidfd < 0:
+        if not self.goes_on(job.id):
             return live.job  # told before, and not committed yet
         waiter: asyncio.Future[Job] = self._loop.create_future()
         waiters = self._waiters.setdefault(job.id, set())
@@ -342,6 +342,11 @@ class Registry:
             return await waiter
         finally:
             waiters.discard(waiter)
+
+    def goes_on(self, job_id: str) -> bool:
+        """Whether `finished` of this job would wait for its end."""
+        live = self._live.get(job_id)
+        return live is not None and not (live.job.state is State.FINISHED and live.pidfd < 0)
 
     async def call(self, function: Callable[[Store], T]) -> T:
         """In the store's thread."""

@@ -112,9 +112,12 @@ class Service:
         timeout = None if params.timeout is None else params.timeout / 1e6
         until = asyncio.FIRST_COMPLETED if params.any else asyncio.ALL_COMPLETED
         try:
-            done, _ = await asyncio.wait(tasks.values(), timeout=timeout, return_when=until)
-            finished = tuple(task.result() for task in tasks.values() if task in done)
-            pending = tuple(job_id for job_id, task in tasks.items() if task not in done)
+            await asyncio.wait(tasks.values(), timeout=timeout, return_when=until)
+            # Of a job that has ended the outcome may still be under way, from the store: it is not pending.
+            while ended := [t for job_id, t in tasks.items() if not (t.done() or self._registry.goes_on(job_id))]:
+                await asyncio.wait(ended)
+            finished = tuple(task.result() for task in tasks.values() if task.done())
+            pending = tuple(job_id for job_id, task in tasks.items() if not task.done())
             return Answer(protocol.WaitResult(finished, pending))
         finally:
             for task in tasks.values():

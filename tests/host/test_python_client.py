@@ -95,6 +95,16 @@ class TestRun:
         assert client.wait([job], timeout="50ms").pending == (job.id,)
         client.stop(job, grace=0)
 
+    def test_waiting_tells_exactly_which_have_ended(self, client: Client) -> None:
+        ended = [client.run(["true"]) for _ in range(20)]
+        client.wait(ended)
+        lives = client.run(["sleep", "1000"])
+        asked = [*ended[:10], lives, *ended[10:]]
+        for result in (client.wait(asked, any=True), client.wait(asked, timeout=0)):
+            assert [job.id for job in result.finished] == [job.id for job in ended]
+            assert result.pending == (lives.id,)
+        client.stop(lives, grace=0)
+
     def test_exec_in_a_running_job(self, client: Client) -> None:
         job = client.run(["sleep", "1000"])
         read_end, write_end = os.pipe()
