@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 IO_OF = "IO of "
+BRIEFEST = 1_000
+"""microseconds: less than that is 0s in `brief`"""
 
 
 def size(count: int) -> str:
@@ -170,7 +172,7 @@ def _of_cpu(used: dict[str, Any]) -> str:
         ("cpu_system_usec", "{} system"),
         ("throttled_usec", "held back for {}"),
     )
-    return ", ".join(_figures(used, fields, brief))
+    return ", ".join(_times(used, fields))
 
 
 def _of_io(used: dict[str, Any]) -> str:
@@ -188,11 +190,16 @@ def _stalls(used: dict[str, Any]) -> str:
         ("memory_pressure_usec", "{} for memory"),
         ("io_pressure_usec", "{} for disks"),
     )
-    return ", ".join(_figures(used, fields, brief))
+    return ", ".join(_times(used, fields))
 
 
-def _figures(used: dict[str, Any], fields: tuple[tuple[str, str], ...], show: Any) -> list[str]:
-    return [text.format(show(used[field])) for field, text in fields if used.get(field)]
+def _figures(used: dict[str, Any], fields: tuple[tuple[str, str], ...], show: Any, least: int = 1) -> list[str]:
+    """Without those under `least`, which would be shown as nothing."""
+    return [text.format(show(used[field])) for field, text in fields if (used.get(field) or 0) >= least]
+
+
+def _times(used: dict[str, Any], fields: tuple[tuple[str, str], ...]) -> list[str]:
+    return _figures(used, fields, brief, BRIEFEST)
 
 
 def _counts(used: dict[str, Any], fields: tuple[tuple[str, str], ...]) -> list[str]:
@@ -209,10 +216,10 @@ def ran_for(job: dict[str, Any], now: int) -> str:
     return brief((job.get("finished") or now) - job["started"])
 
 
-def brief(usec: int, *, least: int = 1_000) -> str:
+def brief(usec: int, *, least: int = BRIEFEST) -> str:
     """A duration without digits that nobody reads: 340ms, 1.2s, 12s, 5m10s, 12d."""
     steps = ((864_000_000_000, 86_400_000_000), (10_000_000, 1_000_000), (1_000_000, 100_000))
-    step = max(least, next((step for above, step in steps if usec >= above), 1_000))
+    step = max(least, next((step for above, step in steps if usec >= above), BRIEFEST))
     return format_duration(max(0, usec) // step * step)
 
 

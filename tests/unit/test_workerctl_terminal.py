@@ -171,6 +171,9 @@ class TestWords:
 
     def test_what_was_not_counted_is_not_shown(self) -> None:
         assert words.usage(plain(make_job())) == []
+        tiny = Usage(cpu_usec=1_400, cpu_user_usec=999, cpu_pressure_usec=24_000, io_pressure_usec=7, throttled_usec=1)
+        assert words.usage(plain(make_job(usage=tiny))) == [("CPU", "1ms"), ("stalled", "24ms for CPU")]
+        assert words.usage(plain(make_job(usage=Usage(cpu_usec=999, memory_peak=0)))) == []
         assert words.usage(plain(make_job(usage=Usage(cpu_usec=1_500_000, oom_kills=2)))) == [
             ("memory", "2 killed"),
             ("CPU", "1.5s"),
