@@ -8,6 +8,7 @@ the job's usage), then what workerd did, then the signal.
 from __future__ import annotations
 
 from workerctl import commandline
+from workerctl.asked import DEFAULT_OUTPUT, asked
 from workerctl.signals import name as signal_name
 from workerctl.words import brief, size
 
@@ -51,8 +52,11 @@ class Verdict:
         }
 
 
-def explain(job: dict[str, Any], now: int, stderr: Sequence[str] = ()) -> Verdict:
-    """`now` is in microseconds since the epoch."""
+def explain(
+    job: dict[str, Any], now: int, stderr: Sequence[str] = (), default_output: int = DEFAULT_OUTPUT
+) -> Verdict:
+    """`now` is in microseconds since the epoch; `default_output` is left out of the command."""
+    job = {**job, "spec": asked(job["spec"], default_output)}
     verdict = _ended(job) if job["state"] == "finished" else _live(job, now)
     verdict.facts += _facts(job, now)
     verdict.facts += [f"stderr: {line}" for line in stderr]

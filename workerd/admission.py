@@ -47,7 +47,7 @@ def admit(
     _check_net(spec, peer, policy, nets)
     limits = _with_defaults(spec.limits, policy.defaults.limits)
     bounds = (policy.machine, totals_of(peer, policy))
-    max_output = spec.max_output or default_output(policy.defaults.max_output, bounds) or NO_CAP
+    max_output = output_of_a_job(spec.max_output, peer, policy)
     if not is_admin(peer, policy):
         check_maxima(limits, max_output, policy.maxima)
         limits = _within_io_maxima(limits, policy.maxima.limits.io)
@@ -58,6 +58,12 @@ def admit(
         _check_jobs(sum(job.uid == peer.uid for job in others), policy.totals(peer.uid, peer.gids), "your")
     _check_stored(max_output, peer, policy, others, stored)
     return msgspec.structs.replace(spec, limits=limits, max_output=max_output)
+
+
+def output_of_a_job(wanted: int | None, peer: Peer, policy: Policy) -> int:
+    """How much of its output is kept, in bytes."""
+    bounds = (policy.machine, totals_of(peer, policy))
+    return wanted or default_output(policy.defaults.max_output, bounds) or NO_CAP
 
 
 def totals_of(peer: Peer, policy: Policy) -> Totals:

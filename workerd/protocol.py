@@ -308,6 +308,8 @@ class InfoResult(Struct, frozen=True, omit_defaults=True):
     """the caller as the daemon sees it"""
     admin: bool
     defaults: Limits = Limits()
+    default_output: int = 64 << 20
+    """bytes of output that are kept of a job of the caller's that does not say"""
     total: Room = Room()
     """what the caller's jobs could have at most: the least of the caller's totals, the
     machine's totals, and the host's memory and CPUs"""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from workerd import __version__, output, protocol
-from workerd.admission import totals_of
+from workerd.admission import output_of_a_job, totals_of
 from workerd.auth import Peer, is_admin
 from workerd.errors import Exhausted, InvalidParams, WrongState
 from workerd.followers import Followers
@@ -186,6 +186,7 @@ class Service:
                 uid=call.peer.uid,
                 admin=is_admin(call.peer, policy),
                 defaults=policy.defaults.limits,
+                default_output=output_of_a_job(None, call.peer, policy),
                 total=total,
                 free=free,
             )

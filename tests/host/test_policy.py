@@ -32,6 +32,11 @@ def sleeper(**spec: Any) -> dict[str, Any]:
     return {"argv": ("sleep", "600"), **spec}
 
 
+def info(path: str) -> protocol.InfoResult:
+    with Client(path) as client:
+        return client.info()
+
+
 def reload(daemon: Daemon, config: str, said: str) -> None:
     daemon.config.write_text(config)
     at = len(daemon.log.read_text())
@@ -75,6 +80,14 @@ class TestTotals:
                 as_user(ALICE, run, path, {"argv": ("true",), "max_output": 3 << 20})
             assert as_user(ALICE, run, path, {"argv": ("true",), "max_output": 1 << 20}).exit_code == 0
             assert as_user(BOB, run, path, {"argv": ("true",), "max_output": 4 << 20}).exit_code == 0
+
+    def test_of_stored_output_bound_what_is_kept_of_a_job_that_does_not_say(self) -> None:
+        config = f'[defaults]\nmax_output = "3M"\n[user]\noutput = "4M"\n[users.{ALICE}]\noutput = "2M"\n'
+        with running(config=config) as daemon:
+            path = str(daemon.socket)
+            for uid, kept in ((ALICE, 2 << 20), (BOB, 3 << 20)):
+                assert as_user(uid, info, path).default_output == kept
+                assert as_user(uid, run, path, {"argv": ("true",)}).spec.max_output == kept
 
     def test_of_stored_output_count_all_that_a_live_job_may_still_keep(self) -> None:
         with running(config='[user]\noutput = "4M"\n') as daemon:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.unit.workerctl_fakes import FakeWorkerd, ctl, make_job
+from tests.unit.workerctl_fakes import INFO, FakeWorkerd, ctl, make_job
 from workerctl.complete import filled
 from workerctl.equivalent import PROGRAMS, Translation, translate
 from workerctl.equivalent.podman import block_weight, shares
@@ -120,7 +120,7 @@ class TestTranslation:
             "--service-type=exec -p MemoryMax=256M -p OOMPolicy=kill -p MemorySwapMax=0 -p CPUQuota=50% "
             "-p TimeoutStopSec=10 -p RuntimeMaxSec=90 -p ProtectSystem=strict "
             "-p PrivateTmp=yes -p PrivateDevices=yes -p PrivateIPC=yes -p ProtectControlGroups=yes "
-            "-p ReadWritePaths=/srv -p PrivateNetwork=yes -p NoNewPrivileges=yes -p UMask=0022 "
+            "-p ReadWritePaths=/srv -p PrivateNetwork=yes -p NoNewPrivileges=yes "
             "-p CapabilityBoundingSet= -p SystemCallFilter=@system-service -- make '$$X'"
         )
 
@@ -146,7 +146,7 @@ class TestTranslation:
         spec = JobSpec(("make",), cwd="/srv", name="b", rootfs="/tree", limits=Limits(memory=1 << 20, swap=1 << 20))
         assert shlex.join(as_of("podman", spec).words) == (
             "podman run --detach --init --user=1000:1000 --workdir=/srv --name=b --memory=1048576 "
-            "--memory-swap=2097152 --pids-limit=-1 --stop-timeout=10 --network=none --umask=0022 "
+            "--memory-swap=2097152 --pids-limit=-1 --network=none "
             "--security-opt=no-new-privileges --cap-drop=all --rootfs /tree make"
         )
 
@@ -180,6 +180,16 @@ class TestInspect:
         assert len(shown) == 1 and set(shown[0]) == {*Job.__struct_fields__, "user", "why", "command_line"}
         assert shown[0]["command_line"] == "workerctl run --workdir / --mem 256M -- sleep 9"
         assert len(json.loads(ctl(fake, "inspect", "--json", "k3", "k3").out)) == 2
+
+    def test_the_command_line_leaves_out_what_this_daemon_has_by_default(self, fake: FakeWorkerd) -> None:
+        job = make_job(state=State.RUNNING, spec=JobSpec(("sleep", "9"), max_output=5 << 20))
+        fake.answers["job.status"] = lambda params: job
+        for default, said in ((5 << 20, False), (64 << 20, True)):
+            info = msgspec.structs.replace(INFO, default_output=default)
+            fake.answers["daemon.info"] = lambda params, info=info: info
+            shown = json.loads(ctl(fake, "inspect", "k3").out)[0]
+            assert ("--max-output 5M" in shown["command_line"]) is said and shown["spec"]["max_output"] == 5 << 20
+            assert (b"max-size=5242880" in ctl(fake, "inspect", "--as", "podman", "k3").out) is said
 
     def test_as_prints_the_command_alone_on_stdout(self, fake: FakeWorkerd) -> None:
         ran = ctl(fake, "inspect", "--as", "systemd-run", "k3")

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from workerctl.asked import DEFAULT_OUTPUT
 from workerctl.commandline import command_line
 from workerctl.options import parse
 from workerctl.spec import run_params
 from workerctl.verbs import run as run_verb
 from workerctl.verdict import Verdict, explain
+from workerd.config import Policy
 
 NOW = 100_000_000
 
@@ -62,6 +64,13 @@ class TestEnded:
         assert found.kind == "out-of-memory"
         assert "limit of 256 MiB" in found.what
         assert found.command == "workerctl run --workdir /src --mem 512M -- make -j4"
+
+    def test_the_line_leaves_out_what_is_so_by_default(self) -> None:
+        assert DEFAULT_OUTPUT == Policy().defaults.max_output
+        spec = {"timeout": 60_000_000, "max_output": DEFAULT_OUTPUT}
+        ended = job("timeout", spec, timed_out="timeout", signal=15)
+        assert "--max-output" not in explain(ended, NOW).command
+        assert "--max-output 64M" in explain(ended, NOW, (), 1 << 20).command
 
     def test_time_over_gives_the_line_with_more(self) -> None:
         found = verdict("timeout", {"timeout": 60_000_000}, timed_out="timeout", signal=15)

@@ -25,6 +25,7 @@ from workerd.job import Job, JobSpec, Reason, State
 Answer = Callable[[Any], Any]
 HEADER = struct.Struct("<8sQQQQ24x")
 RECORD = struct.Struct("<QQQII")
+INFO = protocol.InfoResult("1", 1, "boot", 1, "/s", "/d", "/c", ("memory",), (), 1, 2, 3, 0, True)
 
 
 class LogWriter:
@@ -95,7 +96,7 @@ class FakeWorkerd:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         self.requests: list[tuple[str, Any]] = []
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, Answer] = {"daemon.info": lambda params: INFO}
         self.fds: dict[str, Callable[[], list[int]]] = {}
         self.received: list[int] = []
         self.raw: bytes | None = None

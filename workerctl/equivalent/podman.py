@@ -21,6 +21,9 @@ IO = (
     ("write_iops", "--device-write-iops"),
 )
 
+STOP_TIMEOUT, UMASK = 10, 0o022
+"""its own defaults"""
+
 
 def translate(job: dict[str, Any]) -> Translation:
     spec = job["spec"]
@@ -72,7 +75,8 @@ def block_weight(weight: int) -> int:
 
 
 def _end(spec: dict[str, Any]) -> list[str]:
-    words = [f"--stop-timeout={max(1, -(-spec['grace'] // 1_000_000))}"]
+    grace = max(1, -(-spec["grace"] // 1_000_000))
+    words = [] if grace == STOP_TIMEOUT else [f"--stop-timeout={grace}"]
     if spec["timeout"] is not None:
         words.append(f"--timeout={seconds(-(-spec['timeout'] // 1_000_000) * 1_000_000)}")
     if spec["stop_signal"] != 15:
@@ -89,7 +93,8 @@ def _end(spec: dict[str, Any]) -> list[str]:
 
 
 def _view(spec: dict[str, Any]) -> list[str]:
-    words = [f"--network={spec['net']}", f"--umask={spec['umask']:04o}", "--security-opt=no-new-privileges"]
+    words = [f"--network={spec['net']}", "--security-opt=no-new-privileges"]
+    words += [] if spec["umask"] == UMASK else [f"--umask={spec['umask']:04o}"]
     words += [] if spec["seccomp"] else ["--security-opt=seccomp=unconfined"]
     words += ["--cap-drop=all", *(f"--cap-add={name}" for name in spec["cap_add"])]
     words += [f"--publish={port['host']}:{port['job']}/{port['protocol']}" for port in spec["publish"]]

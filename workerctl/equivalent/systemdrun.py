@@ -103,7 +103,9 @@ def _view(job: dict[str, Any], spec: dict[str, Any]) -> list[str]:
         found += [f"RootDirectory={spec['rootfs']}", "MountAPIVFS=yes"]
     if spec["net"] == "none":
         found.append("PrivateNetwork=yes")
-    found += ["NoNewPrivileges=yes", f"UMask={spec['umask']:04o}"]
+    found.append("NoNewPrivileges=yes")
+    if spec["umask"] != 0o022:  # its own default
+        found.append(f"UMask={spec['umask']:04o}")
     if job["uid"] != 0:
         found.append("CapabilityBoundingSet=")
     if spec["cap_add"]:

@@ -32,6 +32,7 @@ _WINDOW = 64 << 10
 
 
 def main(args: Args) -> int:
+    from workerctl.asked import default_output
     from workerctl.verdict import explain
 
     if len(args.words) != 1:
@@ -40,7 +41,8 @@ def main(args: Args) -> int:
     with Connection() as connection:
         job = connection.call("job.status", {"id": args.words[0]})
         stderr = _last_lines(connection, job["id"])
-    verdict = explain(job, time.time_ns() // 1000, stderr)
+        default = default_output(connection)
+    verdict = explain(job, time.time_ns() // 1000, stderr, default)
     if programs:
         put_values(args, {"id": job["id"], **verdict.as_json()})
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workerctl import stdio
+from workerctl.asked import asked, default_output
 from workerctl.each import call_each
 from workerctl.options import Args, Option, UsageError, Verb
 from workerctl.shape import FORMAT, check, put_jobs
@@ -53,22 +54,24 @@ def main(args: Args) -> int:
             raise UsageError("--as prints a command: leave out --format")
     with Connection() as connection:
         jobs, code = call_each(connection, "job.status", [{"id": job_id} for job_id in args.words])
+        default = 0 if args.has("format") else default_output(connection)
     if program is not None:
-        _translated(args, jobs, program)
+        _translated(args, [{**job, "spec": asked(job["spec"], default)} for job in jobs], program)
     elif args.has("format"):
         put_jobs(args, jobs, array=True)
     else:
-        stdio.put_json([_inspected(job) for job in jobs])
+        stdio.put_json([_inspected(job, default) for job in jobs])
     return code
 
 
-def _inspected(job: dict[str, Any]) -> dict[str, Any]:
+def _inspected(job: dict[str, Any], default: int) -> dict[str, Any]:
     from workerctl import words
     from workerctl.accounts import user_name
     from workerctl.commandline import command_line
     from workerctl.complete import complete_job
 
-    more = {"user": user_name(job["uid"]), "why": words.state(job), "command_line": command_line(job["spec"])}
+    line = command_line(asked(job["spec"], default))
+    more = {"user": user_name(job["uid"]), "why": words.state(job), "command_line": line}
     return {**complete_job(job), **more}
 
 
