@@ -21,6 +21,8 @@ PYTEST := $(BIN)/python -m pytest
 INIT_SOURCES := $(wildcard workerd/init/*.c workerd/init/*.h)
 SCRIPTS := $(wildcard scripts/*) .ci/run workerctl/completing/scripts/workerctl.bash \
     $(addprefix packaging/deb/,postinst prerm postrm rtupdate)
+# The guest has it beside a copy of vmlib's frames.py.
+VM_AGENT := tests/system/guest/rootfs/usr/local/lib/worker-vm/agent.py
 PYTHON_SOURCES := $(wildcard workerd/*.py workerctl/*.py)
 
 # Cases and options of `make bench`
@@ -69,7 +71,8 @@ fuzz: venv init ## The fuzzers, long: FUZZ_RUNS of the parser, FUZZ_REQUESTS thr
 
 lint: venv init ## ruff, mypy --strict, the C compilers' warnings, shellcheck
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict workerd workerctl tools hatch_build.py
+	$(BIN)/mypy --strict workerd workerctl tools hatch_build.py tests tests/system/vm
+	MYPYPATH=tests/system/vmlib $(BIN)/mypy --strict $(VM_AGENT)
 	$(BIN)/python workerd/init/build.py --analyze
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); else echo 'shellcheck: not installed, skipped'; fi
 
