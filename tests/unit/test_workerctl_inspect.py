@@ -184,9 +184,13 @@ class TestInspect:
     def test_the_command_line_leaves_out_what_this_daemon_has_by_default(self, fake: FakeWorkerd) -> None:
         job = make_job(state=State.RUNNING, spec=JobSpec(("sleep", "9"), max_output=5 << 20))
         fake.answers["job.status"] = lambda params: job
+
+        def keep_by_default(size: int) -> None:
+            info = msgspec.structs.replace(INFO, default_output=size)
+            fake.answers["daemon.info"] = lambda params: info
+
         for default, said in ((5 << 20, False), (64 << 20, True)):
-            info = msgspec.structs.replace(INFO, default_output=default)
-            fake.answers["daemon.info"] = lambda params, info=info: info
+            keep_by_default(default)
             shown = json.loads(ctl(fake, "inspect", "k3").out)[0]
             assert ("--max-output 5M" in shown["command_line"]) is said and shown["spec"]["max_output"] == 5 << 20
             assert (b"max-size=5242880" in ctl(fake, "inspect", "--as", "podman", "k3").out) is said
