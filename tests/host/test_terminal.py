@@ -404,3 +404,20 @@ class TestPlain:
         screen.type("echo code $?; while w status gone > /dev/null; do sleep 0.2; done\n")
         screen.wait(r"^code 6$")
         screen.wait(r"^workerctl: .*gone")
+
+
+class TestTop:
+    @pytest.mark.parametrize("before", ["", "NO_COLOR=1 "])
+    def test_states_and_the_ends_of_lines_are_there_on_forty_columns(self, daemon: Daemon, before: str) -> None:
+        job = daemon.run("sh", "-c", "sleep 1000; echo never comes here")
+        assert daemon.ctl("pause", job).returncode == 0
+        with screen_of(daemon, 40, 12) as screen:
+            screen.type(f"{before}w top -i 200ms --filter id={job}\n")
+            shown = screen.wait(rf"^{job} +paused .*…$").splitlines()
+            assert re.search(r"\d+ paused|\d+ jobs", shown[0]) and shown[1].startswith("jobs: ")
+            assert all(len(line) <= 40 for line in shown) and "STATE" in shown[4]
+            assert shown[11] == "h help   q quit   / filter   o output"
+            screen.type("q")
+            screen.wait(r"host>$")
+            screen.sane()
+        daemon.ctl("stop", "-t0", job)

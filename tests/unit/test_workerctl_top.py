@@ -174,6 +174,55 @@ class TestPage:
             assert part in text
 
 
+    @pytest.fixture
+    def mixed(self) -> View:
+        view = View()
+        spec = JobSpec(("sh", "-c", "sleep 1000"), name="nightly-build", limits=Limits(memory=1 << 30))
+        view.feed(rows(running(1, spec=spec), running(2, state=State.PAUSED), running(3, state=State.STOPPING)))
+        return view
+
+    @pytest.mark.parametrize("width", [40, 41, 50, 60, 80])
+    def test_narrow_terminals_have_whole_words_above_and_below(self, mixed: View, width: int) -> None:
+        machine = {**MACHINE, "load": "12.25 11.50 10.75", "pressure": {"cpu": 100.0, "memory": 100.0, "io": 12.0}}
+        lines = [text for text, _ in page(mixed, machine, width, 24, 1_700_000_100_000_000)]
+        assert "1 paused, 1 running" in lines[0] or "3 jobs" in lines[0]
+        assert "1G" in lines[1] and lines[1].endswith("4G")
+        assert "CPU 100" in lines[2] and re.search(r"disks 12(\.0)?%$", lines[2])
+        assert lines[-1].startswith("h help   q quit")
+        assert lines[-1].rsplit("   ")[-1] in ("o output", "s stop", "p pause", "c m d w a n sort")
+
+    @pytest.mark.parametrize("width", [30, 40, 50, 60, 80, 120])
+    @pytest.mark.parametrize(("sort", "title"), [("c", "CPU%"), ("m", "MEM"), ("w", "STALL%"), ("a", "AGE")])
+    def test_states_and_what_is_sorted_by_are_there_at_any_width(
+        self, mixed: View, width: int, sort: str, title: str
+    ) -> None:
+        mixed.sort = sort
+        lines = [text for text, _ in page(mixed, MACHINE, width, 24, 1_700_000_100_000_000)]
+        assert lines[4].split()[0] == "ID" and "STATE" in lines[4]
+        for line, state in zip(lines[5:8], ("running", "paused", "stopping"), strict=True):
+            assert state in line
+        assert title in lines[4] or width < 40
+
+    def test_a_limit_goes_before_the_memory_does(self, mixed: View) -> None:
+        def at(width: int) -> str:
+            return page(mixed, MACHINE, width, 24, 1_700_000_100_000_000)[5][0]
+
+        assert "1M / 1G" in at(80) and "1M / 1G" not in at(50) and " 1M " in at(50)
+
+    @pytest.mark.parametrize("width", [40, 50, 60, 80])
+    def test_the_help_is_whole(self, mixed: View, width: int) -> None:
+        mixed.help = True
+        lines = [text for text, _ in page(mixed, MACHINE, width, 28, 1_700_000_100_000_000)]
+        told = " ".join(" ".join(lines).split())
+        for words in ("choose a job", "again: the other way round", "state or command", "memory against its limit."):
+            assert words in told
+        assert not any("…" in line for line in lines)
+
+    def test_of_a_long_filter_the_end_is_seen_while_it_is_typed(self, mixed: View) -> None:
+        mixed.typing, mixed.filter = True, "x" * 50 + "the end"
+        assert page(mixed, MACHINE, 40, 24, 1_700_000_100_000_000)[3][0].endswith("the end_")
+
+
 class Watched:
     """workerctl on a pseudo terminal, as pyte sees it."""
 

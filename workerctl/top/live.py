@@ -126,7 +126,8 @@ class Top:
 
     def draw(self, terminal: RawTerminal, screen: Screen) -> None:
         size = terminal.size()
-        screen.show(page(self.view, self._machine(), size["columns"], size["rows"], time.time_ns() // 1000))
+        lines = page(self.view, self._machine(), size["columns"], size["rows"], time.time_ns() // 1000)
+        screen.show(lines, size["columns"])
 
     def _machine(self) -> dict[str, Any]:
         clock = {"clock": time.strftime("%H:%M:%S")}

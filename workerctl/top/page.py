@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from workerctl import stdio, words
-from workerctl.bars import bar
 from workerctl.cells import columns, fitted
 from workerctl.escape import quoted, visible
-from workerctl.statstable import figures, lines, percent
+from workerctl.statstable import figures, lines, size
+from workerctl.top import keyhelp, summary
 from workerctl.top.view import SORTS
-from workerd.units import format_size
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -21,39 +20,28 @@ if TYPE_CHECKING:
 HEAD, FOOT = 5, 1
 """lines above and below the jobs"""
 TITLES = ("ID", "NAME", "USER", "STATE", "CPU%", "BAR", "MEMORY", "PIDS", "READ/s", "WRITE/s", "STALL%", "AGE")
-FIRST_TO_GO = ("BAR", "AGE", "USER", "READ/s", "WRITE/s", "PIDS", "STALL%", "NAME", "STATE", "MEMORY")
-LEAST_COMMAND = 12
+FIRST_TO_GO = ("BAR", "AGE", "USER", "READ/s", "WRITE/s", "PIDS", "STALL%", "MEMORY", "NAME", "MEM", "CPU%")
+"""where there is no room; what the jobs are sorted by goes last, and the state of a job never"""
+SHORTER = {"MEMORY": "MEM"}
+"""what stands in place of a column that goes: without the limit"""
+SORTED_BY = {"c": ("CPU%",), "m": ("MEMORY", "MEM"), "d": ("READ/s", "WRITE/s"), "w": ("STALL%",), "a": ("AGE",)}
+LEAST_COMMAND = 10
 LONGEST = {"NAME": 16, "USER": 12, "STATE": 9}
-KEYS = "h help   q quit   / filter   o output   s stop   p pause   c m d w a n sort"
-HELP = """\
-  up, down, page up, page down, home, end    choose a job
-  o, enter      its output, live; Ctrl-C there comes back
-  s             stop it (asks first); K kills it at once (asks first)
-  p             pause it, or let it go on
-  c m d w a n   sort by CPU, memory, disks, waiting, age, name; again: the other way round
-  /             show only jobs with these words in id, name, user, state or command
-  escape        show all again
-  space         a sample now
-  q, Ctrl-C     leave; the jobs run on
-
-  CPU% is of one CPU. STALL% is the share of the time in which something in the job had to
-  wait for CPU, memory or disks. The bar is memory against its limit.\
-"""
 
 
 def page(view: View, machine: dict[str, Any], width: int, height: int, now: int) -> list[Line]:
     """`machine`: load, memory, pressure, cpus, clock; what is not known is left out."""
     body = max(1, height - HEAD - FOOT)
     shown = view.window(body)
-    made: list[Line] = [(_head(view, machine), "bold"), (_machine(view, machine), ""), (_waiting(machine), "")]
-    made.append(_state(view))
+    made: list[Line] = [(summary.head(view, machine, width), "bold"), (summary.figures(view, machine, width), "")]
+    made += [(summary.waiting(machine, width), ""), _state(view, width)]
     if view.help:
-        made += [("", ""), *((line, "") for line in HELP.splitlines())]
+        made = _help(made, width, height)
     else:
-        made += _table(shown, view.selected, width, now)
+        made += _table(shown, view, width, now)
     made = made[: height - FOOT]
     made += [("", "")] * (height - FOOT - len(made))
-    made.append((KEYS, "dim"))
+    made.append((summary.keys(width), "dim"))
     dots = _dots()
     return [(fitted(text, width, dots=dots).rstrip() if columns(text) > width else text, style) for text, style in made]
 
@@ -62,37 +50,18 @@ def _dots() -> str:
     return "…" if stdio.is_unicode() else ""
 
 
-def _head(view: View, machine: dict[str, Any]) -> str:
-    counts: dict[str, int] = {}
-    for row in view.rows:
-        counts[row["state"]] = counts.get(row["state"], 0) + 1
-    parts = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no jobs"
-    load = f"   load {machine['load']}" if machine.get("load") else ""
-    return f"{machine['clock']}   {parts}{load}"
+def _help(above: list[Line], width: int, height: int) -> list[Line]:
+    """The help below the other lines; in place of them where there is no room for both."""
+    helping: list[Line] = [(line, "") for line in keyhelp.lines(width)]
+    whole = [*above, ("", ""), *helping]
+    return whole if len(whole) <= height - FOOT else helping
 
 
-def _machine(view: View, machine: dict[str, Any]) -> str:
-    used = sum(row["cpu_percent"] or 0 for row in view.rows)
-    of = f" of {machine['cpus']} CPUs" if machine.get("cpus") else ""
-    held = sum(row["memory"] or 0 for row in view.rows)
-    text = f"jobs: CPU {percent(used)}%{of}, memory {format_size(held)}"
-    if machine.get("memory"):
-        taken, whole = machine["memory"]
-        text += f"   machine: {bar(taken / whole, 10)} {format_size(taken)} of {format_size(whole)}"
-    return text
-
-
-def _waiting(machine: dict[str, Any]) -> str:
-    names = {"cpu": "CPU", "memory": "memory", "io": "disks"}
-    known = [f"{names[name]} {share:.1f}%" for name, share in (machine.get("pressure") or {}).items()]
-    return "machine waits (10 s) for: " + ", ".join(known) if known else ""
-
-
-def _state(view: View) -> Line:
+def _state(view: View, width: int) -> Line:
     if view.asked is not None:
         return f"{view.asked[1]} y/n", "title"
     if view.typing:
-        return f"filter: {visible(view.filter)}_", "bold"
+        return summary.typed(visible(view.filter), width), "bold"
     if view.message:
         return visible(view.message), "yellow"
     line = f"by {SORTS[view.sort][0]}{', reversed' if view.reverse else ''}"
@@ -105,18 +74,19 @@ def _state(view: View) -> Line:
     return line, style
 
 
-def _table(rows: Sequence[Row], selected: str | None, width: int, now: int) -> list[Line]:
+def _table(rows: Sequence[Row], view: View, width: int, now: int) -> list[Line]:
     shown = [_cells(row, now) for row in rows]
     titles = [title for title in TITLES if title not in ("BAR", "NAME") or any(row[title] != "" for row in shown)]
-    for title in ("", *FIRST_TO_GO):
-        titles = [name for name in titles if name != title]
+    wanted = SORTED_BY.get(view.sort, ())
+    for gone in ("", *(title for title in FIRST_TO_GO if title not in wanted), *wanted):
+        titles = [short for name in titles if (short := SHORTER.get(name, "") if name == gone else name)]
         table = lines(shown, titles, LONGEST, _dots())
         left = max(map(columns, table))
         if left + 2 + LEAST_COMMAND <= width:
             break
     commands = ["COMMAND", *(row["COMMAND"] for row in shown)]
     whole = [f"{fitted(line, left)}  {command}" for line, command in zip(table, commands, strict=True)]
-    styles = ["bold", *("reverse" if row["id"] == selected else _style(row) for row in rows)]
+    styles = ["bold", *("reverse" if row["id"] == view.selected else _style(row) for row in rows)]
     return [
         (fitted(line, width, dots=_dots()), style) if style == "reverse" else (line, style)
         for line, style in zip(whole, styles, strict=True)
@@ -126,7 +96,8 @@ def _table(rows: Sequence[Row], selected: str | None, width: int, now: int) -> l
 def _cells(row: Row, now: int) -> dict[str, str]:
     job = row["job"]
     cells = {**figures(row, row["user"]), "STATE": words.short_state(job), "AGE": words.age(job, now)}
-    return {**cells, "NAME": visible(row["name"] or ""), "COMMAND": quoted(job["spec"]["argv"])}
+    cells |= {"MEM": size(row["memory"]), "NAME": visible(row["name"] or "")}
+    return {**cells, "COMMAND": quoted(job["spec"]["argv"])}
 
 
 def _style(row: Row) -> str:

@@ -7,6 +7,7 @@ it was. One write for a frame, in a synchronized update where the terminal knows
 from __future__ import annotations
 
 from workerctl import stdio
+from workerctl.cells import columns
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ class Screen:
         self._shown = []
         stdio.put("\x1b[0m\x1b[2J")
 
-    def show(self, lines: Sequence[Line]) -> None:
+    def show(self, lines: Sequence[Line], width: int) -> None:
         parts = []
         for row, line in enumerate(lines):
             if row >= len(self._shown) or self._shown[row] != line:
-                parts.append(f"\x1b[{row + 1};1H{_styled(line)}\x1b[K")
+                # After a full line the cursor stands on its last character, which would be erased.
+                rest = "\x1b[K" if columns(line[0]) < width else ""
+                parts.append(f"\x1b[{row + 1};1H{_styled(line)}{rest}")
         if len(lines) < len(self._shown):
             parts.append(f"\x1b[{len(lines) + 1};1H\x1b[J")
         self._shown = list(lines)
