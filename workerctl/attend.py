@@ -34,6 +34,14 @@ class Interrupts:
         self._stopping: Connection | None = None
         _signal.signal(SIGINT, self._on_interrupt)
 
+    def __enter__(self) -> Interrupts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """What was asked for is done all the same."""
+        if self._stopping is not None:
+            self._stopping.close()
+
     def started(self, job_id: str) -> None:
         """The job is there: what was pressed before goes to it now."""
         self.job_id = job_id
@@ -87,8 +95,7 @@ def attend(
     shows its output unchanged on a terminal too; `show` is called with the finished job."""
     from workerctl.verbs.run import warn
 
-    interrupts = Interrupts()
-    with Connection() as connection:
+    with Interrupts() as interrupts, Connection() as connection:
         result = start(connection, params, stdin)
         warn(result)
         job_id = result["id"]

@@ -252,6 +252,38 @@ class TestOtherVerbs:
                 client.status("nothing")
 
 
+CLIENTS = {
+    "closed": "with Client(host=host) as client: client.result(client.run(['cat'], stdin=b'x')).check()",
+    "closed twice": "client = Client(host=host); client.info(); client.close(); client.info(); client.close()",
+    "left open": "client = Client(host=host); client.info()",
+    "left open, by the environment": "os.environ['WORKER_HOST'] = host; client = Client(); client.info()",
+    "a stream left": "client = Client(host=host); pieces = client.stream(client.run(['echo', 'x'])); next(pieces)",
+}
+
+
+class TestClosing:
+    """In Python's development mode all that is not closed is told of on stderr."""
+
+    @pytest.mark.parametrize("name", CLIENTS)
+    def test_of_a_python_client_leaves_nothing_open(self, far: Far, name: str) -> None:
+        code = f"import os\nfrom workerctl import Client\nhost = {far.host!r}\n{CLIENTS[name]}"
+        strict = [sys.executable, "-X", "dev", "-W", "error", "-c", code]
+        done = subprocess.run(strict, cwd=ROOT, env=far.env, capture_output=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+    def test_of_a_command_line_that_asked_for_a_stop_leaves_nothing_open(self, far: Far) -> None:
+        script = "trap '' INT; echo up; while :; do sleep 0.1; done"
+        words = [sys.executable, "-X", "dev", "-W", "error", *far.command("run", "-f", "sh", "-c", script)[1:]]
+        with subprocess.Popen(words, cwd=ROOT, env=far.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout and process.stderr and process.stdout.readline() == b"up\n"
+            process.send_signal(signal.SIGINT)
+            assert b"sending SIGINT" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            told = process.stderr.read().decode().splitlines()
+        assert process.returncode == 143
+        assert [line.partition(" ")[0] for line in told] == ["workerctl:"] * 2, told
+
+
 class TestLoss:
     def test_killed_in_the_middle_of_following_it_says_so_and_the_job_goes_on(self, far: Far) -> None:
         process = far.begin("run", "-f", "--name", "goes-on", "sh", "-c", "echo up; sleep 1000")

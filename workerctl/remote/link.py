@@ -45,6 +45,8 @@ class Link:
         self.terminals: dict[int, Channel] = {}
         """by descriptor of ours, what it stands for"""
         self._closing = False
+        self._transports: set[FarTransport] = set()
+        """those that are open"""
         self._ssh = Ssh(address)
         try:
             self.hello = self._greet()
@@ -63,13 +65,21 @@ class Link:
             self._closing = True
             self.mux.finish()
             self._ssh.end()
+            for transport in tuple(self._transports):
+                transport.hang_up()
 
     def renewed(self) -> Link:
         """Itself, or another one in its place where it is closed or lost."""
         return Link(self._address) if self._closing or self.lost() else self
 
     def transport(self, socket_path: str | None) -> FarTransport:
-        return FarTransport(self, socket_path or self._address.socket)
+        made = FarTransport(self, socket_path or self._address.socket)
+        self._transports.add(made)
+        return made
+
+    def let_go(self, transport: FarTransport) -> None:
+        """It closes. May be called again."""
+        self._transports.discard(transport)
 
     def find_log(self, job_id: str, socket_path: str | None) -> tuple[str, Log]:
         from workerctl.remote.farlog import FarLog

@@ -74,6 +74,11 @@ class FarTransport:
 
     def close(self) -> None:
         self._channel.close()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """At this end alone; the link has ended, or goes on without it."""
+        self._link.let_go(self)
         self._sock.close()
 
     def _announce(self, line: bytes, fds: Sequence[int]) -> None:
