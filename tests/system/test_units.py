@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from vmlib import image, layer
 from vmlib.machine import Machine
 
@@ -101,6 +102,38 @@ class TestInstalled:
         show = "cat /proc/self/oom_score_adj; ulimit -n; grep -E '^(SigBlk|SigIgn|NoNewPrivs)' /proc/self/status"
         out = vm.run(["workerctl", "run", "-f", "--", "sh", "-c", show], check=True).out.split()
         assert out == ["0", "1024", "SigBlk:", "0" * 16, "SigIgn:", "0" * 16, "NoNewPrivs:", "1"]
+
+
+class TestMetrics:
+    PLACE = "/var/lib/prometheus/node-exporter"
+    FILE = f"{PLACE}/worker.prom"
+
+    @pytest.fixture
+    def timer(self, vm: Machine) -> Iterator[None]:
+        vm.sh(f"mkdir -p {self.PLACE} && rm -f {self.FILE}")
+        vm.run(["systemctl", "start", "workerd-metrics.timer"], check=True)
+        yield
+        vm.run(["systemctl", "stop", "workerd-metrics.timer", "workerd-metrics.service"], check=True)
+        vm.sh(f"rm -r {self.PLACE}")
+
+    @pytest.mark.usefixtures("timer")
+    def test_the_timer_writes_them_again_and_again_for_node_exporter(self, vm: Machine, job: Job) -> None:
+        vm.sh(f"until [ -e {self.FILE} ]; do sleep 0.2; done")
+        first = vm.sh(f"stat -c %i {self.FILE}").out
+        vm.sh(f"until [ $(stat -c %i {self.FILE}) != {first} ]; do sleep 0.2; done")
+        families = text_string_to_metric_families(vm.run(["cat", self.FILE], check=True).out + "\n")
+        samples = [sample for family in families for sample in family.samples]
+        assert [sample.value for sample in samples if sample.name == "worker_up"] == [1]
+        assert job.id in {sample.labels.get("id") for sample in samples}
+        # Another account reads them, and nothing that was half written is beside them.
+        assert vm.sh(f"stat -c %a {self.FILE}; ls -A {self.PLACE}").out.split() == ["644", "worker.prom"]
+        assert vm.sh("systemctl show --property=Result --value workerd-metrics.service").out == "success"
+
+    def test_without_node_exporter_nothing_is_done_and_nothing_fails(self, vm: Machine) -> None:
+        vm.sh(f"rm -rf {self.PLACE}")
+        vm.run(["systemctl", "start", "workerd-metrics.service"], check=True)
+        shown = vm.sh("systemctl show --property=ConditionResult --property=ActiveState workerd-metrics.service").out
+        assert sorted(shown.split()) == ["ActiveState=inactive", "ConditionResult=no"]
 
 
 class TestJobsOutliveTheDaemon:
