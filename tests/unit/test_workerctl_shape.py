@@ -154,6 +154,11 @@ class TestFormat:
         assert ran.code == 125 and "give one of them" in ran.err and not fake.requests
         assert "empty template" in ctl(fake, "ps", "--format", "").err
 
+    @pytest.mark.parametrize("words", [["inspect", "--as", "podman", "a"], ["wait", "--match", "x", "a"]])
+    def test_where_no_job_is_shown_it_is_refused(self, fake: FakeWorkerd, words: list[str]) -> None:
+        ran = ctl(fake, *words, "--format", "{id}")
+        assert (ran.code, ran.out) == (125, b"") and ran.err.count("\n") == 1 and not fake.requests
+
     def test_of_what_is_no_job(self, fake: FakeWorkerd) -> None:
         assert ctl(None, "version", "--format", "{workerctl}").out.startswith(b"0.")
 
