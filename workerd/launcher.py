@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import signal
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from workerd.zygote import FIRST_FD, Zygote
 
 _WALL = 0x40000000
 """__WALL of waitpid(2): PID 1 was cloned without an exit signal"""
+_PID = re.compile("[2-9]|[1-9][0-9]{1,9}", re.ASCII)
+"""of a process that can be a job's: never 0, 1 or -1, which kill(2) takes for others"""
 _TRIES = 8
 """to watch what was started, where the machine has run out of something: some six seconds"""
 _STEPS = {
@@ -124,6 +127,7 @@ class Launcher:
         self._loop = loop
         self._program = SealedProgram(init_path)
         self._zygote = Zygote(self._program)
+        self._zygote.prepare()
         self._hidden = hidden
 
     def close(self) -> None:
@@ -227,7 +231,8 @@ class Launcher:
             net=None if launch.connect is None else go,
             tty=files.tty,
         )
-        if launch.job.spec.net is not Net.HOST:
+        # What a client passed stays out of there: a file of FUSE may hold up whoever closes it.
+        if launch.job.spec.net is not Net.HOST and launch.stdin is None:
             words = self._plan(launch, fds.numbered(FIRST_FD))
             if self._zygote.hand(words, launch.env, [fd for _, fd in fds.named()]):
                 return None
@@ -315,11 +320,12 @@ def _parse(text: bytes, job_id: str) -> tuple[int, StartFailed | None]:
     """(pid or 0, the failure or None) out of what the status pipe said, in either order."""
     pid = 0
     error: StartFailed | None = None
-    for line in text.decode(errors="backslashreplace").splitlines():
-        word, _, rest = line.partition(" ")
-        if word == "pid":
+    # By newlines alone: what a caller named is in an error, and str.splitlines knows more ends of lines.
+    for line in text.split(b"\n"):
+        word, _, rest = line.decode(errors="backslashreplace").partition(" ")
+        if word == "pid" and not pid and _PID.fullmatch(rest):
             pid = int(rest)
-        elif word == "error":
+        elif word == "error" and error is None:
             step, number, detail = (*rest.split(" ", 2), "", "")[:3]
             error = start_error(job_id, step, int(number), detail)
     if not pid and error is None:

@@ -18,6 +18,7 @@ log = logging.getLogger("workerd")
 
 _MFD_EXEC = 0x10
 """linux/memfd.h, since Linux 6.3; older kernels refuse the flag and need none"""
+_LOWEST_FD = 16
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -58,9 +59,12 @@ class SealedProgram:
             _fill(writable, self._program)
             fcntl.fcntl(writable, fcntl.F_ADD_SEALS, _SEALS)
             # What anybody has open for writing cannot be executed (execve(2), ETXTBSY).
-            fd = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+            readable = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(writable)
+        # Above the numbers that a child's descriptors are put at before it executes this one.
+        fd = fcntl.fcntl(readable, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
+        os.close(readable)
         self.close()
         self._fd, self._path = fd, f"/proc/self/fd/{fd}"
 

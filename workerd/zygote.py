@@ -9,12 +9,15 @@ of its socket is closed, so it never outlives the daemon.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import struct
 from collections.abc import Mapping, Sequence
 
 from workerd.sealedprogram import SealedProgram
+
+log = logging.getLogger("workerd")
 
 FIRST_FD = 4
 """the number that the first of a plan's descriptors has there; the next ones follow"""
@@ -26,13 +29,21 @@ _MOST_STRINGS = 4096
 
 
 class Zygote:
-    """Started with the first plan, and again where it has gone."""
+    """Started by `prepare`, and again with the next plan where it has gone."""
 
     def __init__(self, program: SealedProgram) -> None:
         self._program = program
         self._socket: socket.socket | None = None
         self._children: list[int] = []
         """that have not been reaped; the last one may be at work"""
+
+    def prepare(self) -> None:
+        """Start it while no client's descriptor is here: a child closes its copies of all of
+        them as it executes, which a file of FUSE may hold up."""
+        try:
+            self._start()
+        except OSError as error:
+            log.warning("worker-init's first stage is not there yet: %s", error)
 
     def close(self) -> None:
         """It carries out what it was handed, and leaves; can be called twice."""
@@ -84,7 +95,14 @@ class Zygote:
 
     def _reap(self) -> None:
         """Those that had no more than their end before them when they were last seen."""
-        self._children = [pid for pid in self._children if os.waitpid(pid, os.WNOHANG)[0] == 0]
+        self._children = [pid for pid in self._children if not _is_reaped(pid)]
+
+
+def _is_reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
 
 
 def _message(words: Sequence[str], env: Mapping[str, str]) -> bytes | None:

@@ -3,12 +3,13 @@ launches, of which a job has nothing but its namespaces."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,6 +61,17 @@ def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
+@contextlib.contextmanager
+def stopped(daemon: Daemon) -> Iterator[None]:
+    """Nothing that it was handed would start."""
+    pid = zygote(daemon)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        end(pid)
+
+
 def wait_for(pidfd: int) -> None:
     assert select.select([pidfd], [], [], 30)[0], "it did not end"
 
@@ -88,8 +100,7 @@ def memory_that_was_written(pid: int) -> bytes:
 
 
 def test_one_process_starts_one_job_after_another(own_daemon: Daemon) -> None:
-    assert zygotes(own_daemon) == []
-    seen = set()
+    seen = {zygote(own_daemon)}
     for _ in range(3):
         assert own_daemon.wait(own_daemon.run("true")).exit_code == 0
         seen.add(zygote(own_daemon))
@@ -109,7 +120,7 @@ def test_each_job_has_namespaces_of_its_own(own_daemon: Daemon) -> None:
 
 def test_it_does_not_stay_in_the_newest_jobs_namespaces(own_daemon: Daemon) -> None:
     theirs = namespaces(sleepers(own_daemon, 1)[0])
-    until(lambda: not set(namespaces(zygote(own_daemon)).values()) & {theirs[name] for name in ("net", "ipc", "uts")})
+    until(lambda: not set(namespaces(zygote(own_daemon)).values()) & {theirs[name] for name in ("net", "ipc")})
 
 
 def test_nothing_of_a_plan_stays_in_it(own_daemon: Daemon) -> None:
@@ -169,16 +180,30 @@ def test_it_leaves_with_the_daemon(own_daemon: Daemon) -> None:
     ids=["large", "many"],
 )
 def test_what_it_does_not_take_is_started_without_it(own_daemon: Daemon, env: dict[str, str]) -> None:
-    job_id = own_daemon.run("sh", "-c", "env | grep -c '^LARGE.*x$\\|^MANY'", env={**ENV, **env})
-    assert own_daemon.wait(job_id).exit_code == 0
+    with stopped(own_daemon):
+        job_id = own_daemon.run("sh", "-c", "env | grep -c '^LARGE.*x$\\|^MANY'", env={**ENV, **env})
+        assert own_daemon.wait(job_id).exit_code == 0
     assert own_daemon.output(job_id) == f"{len(env)}\n".encode()
-    assert zygotes(own_daemon) == []
+
+
+def test_what_a_client_passed_never_comes_to_it(own_daemon: Daemon) -> None:
+    """Whoever closes a file of FUSE waits for its server, which is a user's."""
+    params = protocol.RunParams(spec=JobSpec(argv=("cat",)), env=ENV, stdin=True, fds=1)
+    with stopped(own_daemon), own_daemon.client() as client, open("/etc/hostname", "rb") as stdin:
+        job_id = client.call_with_fds("job.run", params, (stdin.fileno(),))[0].id
+        assert own_daemon.wait(job_id).exit_code == 0
+        assert own_daemon.output(job_id) == Path("/etc/hostname").read_bytes()
+
+
+def test_it_keeps_to_the_hosts_names(own_daemon: Daemon) -> None:
+    """A new UTS namespace takes over the names of the one before."""
+    sleepers(own_daemon, 2)
+    assert namespaces(zygote(own_daemon))["uts"] == namespaces(os.getpid())["uts"]
 
 
 def test_a_job_on_the_hosts_network_is_started_without_it(own_daemon: Daemon) -> None:
-    sleepers(own_daemon, 1)
-    job_id = own_daemon.run("sleep", "1000", net=Net.HOST)
-    with own_daemon.client() as client:
+    with stopped(own_daemon), own_daemon.client() as client:
+        job_id = own_daemon.run("sleep", "1000", net=Net.HOST)
         pid = client.status(job_id).pid
     assert pid is not None
     assert namespaces(pid)["net"] == namespaces(os.getpid())["net"]
@@ -187,3 +212,16 @@ def test_a_job_on_the_hosts_network_is_started_without_it(own_daemon: Daemon) ->
 def _zombies(parent: int) -> list[str]:
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [child for child in children if Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2][0] == "Z"]
+
+
+@pytest.mark.parametrize("end_of_line", ["\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\n"])
+@pytest.mark.parametrize("what", ["command", "cwd"])
+def test_what_a_caller_names_is_no_line_of_the_status(own_daemon: Daemon, end_of_line: str, what: str) -> None:
+    """Else it could name the process that is taken for the job's, and killed as such."""
+    name = f"/x{end_of_line}pid 999999999{end_of_line}pid zz"
+    with pytest.raises(StartFailed) as caught:
+        own_daemon.run(*((name,) if what == "command" else ("true",)), cwd=name if what == "cwd" else "/")
+    assert caught.value.data["step"] == ("exec" if what == "command" else "chdir")
+    assert own_daemon.wait(own_daemon.run("true")).exit_code == 0
+    assert own_daemon.process is not None
+    assert _zombies(own_daemon.process.pid) == []

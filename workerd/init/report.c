@@ -109,8 +109,8 @@ static void note_failure(struct failure *noted, const char *step, int err, const
     strncpy(noted->step, step, sizeof noted->step - 1);
     strncpy(noted->detail, detail, sizeof noted->detail - 1);
     for (char *at = noted->detail; *at != '\0'; at++)
-        if (*at == '\n')
-            *at = '?'; /* the status is one line */
+        if ((unsigned char)*at < ' ' || *at == 0x7f)
+            *at = '?'; /* the status is lines */
     noted->set = true;
 }
 

@@ -4,11 +4,11 @@
  * it: a header, the words of `run`, the environment, each string with its NUL; and its
  * descriptors, which get the numbers that the plan names, from FIRST_FD on. PID 1 is
  * cloned as by `run`, and told of through the plan's own status pipe. Nothing is exec'ed
- * for that, and the job takes over fresh network, IPC and UTS namespaces in which no other
+ * for that, and the job takes over fresh network and IPC namespaces in which no other
  * has been: they are made in a pause between two plans, where there is one. We are in the
  * newest job's until then.
  *
- * Nothing of a plan outlives it here: what PID 1 inherits from us is what we were before
+ * Nothing of a plan's text outlives it here: what PID 1 inherits from us is what we were before
  * it came. At the end of file on the socket, when the daemon has gone, we leave.
  */
 #define _GNU_SOURCE
@@ -102,7 +102,8 @@ static const char *read_plan(size_t length, struct plan *plan) {
     return wrong == NULL && plan->net == NET_HOST ? "not for this network" : wrong;
 }
 
-static bool make_fresh(void) { return unshare(CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) == 0; }
+/* Not the UTS namespace: a new one takes over the names of the one before. */
+static bool make_fresh(void) { return unshare(CLONE_NEWNET | CLONE_NEWIPC) == 0; }
 
 static void carry_out(size_t length, char *word, bool fresh) {
     static struct plan plan;
@@ -116,7 +117,7 @@ static void carry_out(size_t length, char *word, bool fresh) {
         report_refusal("namespaces", errno, "");
         return;
     }
-    pid_t pid = clone_init(&plan, 0);
+    pid_t pid = clone_init(&plan, CLONE_NEWUTS);
     if (pid < 0) {
         report_refusal("clone", errno, "");
     } else if (pid > 0) {
@@ -143,6 +144,7 @@ void zygote_release(void) {
 
 int zygote(char *word) {
     block_signals();
+    prctl(PR_SET_NAME, "worker-init", 0, 0, 0); /* else the number of a descriptor */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     if (fcntl(SOCKET_FD, F_GETFD) < 0 || !protect_from_oom())
         return 125;
