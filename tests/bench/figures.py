@@ -60,7 +60,7 @@ class Goal(Struct, frozen=True):
         bound = "at least" if self.at_least else "at most"
         unit = "" if self.unit == "x" else f" {self.unit}"
         verdict = "reached" if self.reached else "missed"
-        return f"{self.name}: {self.value:.2f}{unit}, goal {bound} {self.limit:g}{unit}: {verdict}"
+        return f"{self.name}: {self.value:.2f}{unit}, goal {bound} {self.limit:.3g}{unit}: {verdict}"
 
 
 class Recorded(Struct):

@@ -81,7 +81,7 @@ def _goal_line(goal: Goal) -> str:
     bound = "≥" if goal.at_least else "≤"
     unit = "" if goal.unit == "x" else f" {goal.unit}"
     verdict = "reached" if goal.reached else "**missed**"
-    return f"| {_cell(goal.name)} | {goal.value:.2f}{unit} | {bound} {goal.limit:g}{unit} | {verdict} |"
+    return f"| {_cell(goal.name)} | {goal.value:.2f}{unit} | {bound} {goal.limit:.3g}{unit} | {verdict} |"
 
 
 def plot(report: Report, path: Path) -> None:
