@@ -313,7 +313,7 @@ class Faults:
                     client.info()
                 self._fds = Counter(_kind(name) for name in _links(Path(f"/proc/{self._pid}/fd")))
                 return
-            except (errors.ConnectionFailed, errors.Unavailable, OSError, errors.InternalError):
+            except (errors.ConnectionFailed, errors.Unavailable, errors.Exhausted, OSError, errors.InternalError):
                 time.sleep(0.005)
 
     def _end(self) -> None:
