@@ -177,6 +177,14 @@ class Daemon:
                     time.sleep(0.01)
 
 
+def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Returns once it is; raises AssertionError where that takes longer."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.01)
+
+
 @contextlib.contextmanager
 def running(*arguments: str, config: str | None = None) -> Iterator[Daemon]:
     daemon = Daemon(*arguments, config=config)

@@ -9,13 +9,13 @@ import re
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.host.daemon import ENV, Daemon
+from tests.host.daemon import ENV, Daemon, until
 from workerd import protocol
 from workerd.errors import StartFailed
 from workerd.job import JobSpec, Net
@@ -52,13 +52,6 @@ def end(pid: int) -> None:
         wait_for(pidfd)
     finally:
         os.close(pidfd)
-
-
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager

@@ -7,15 +7,17 @@ import contextlib
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.host.daemon import Daemon
+from tests.host.daemon import Daemon, until
 from workerd import errors
 from workerd.job import Job, Reason, State
 
+SECONDS = 60.0
+"""that the disk and the daemon may take"""
 WRITES = "trap '' TERM; echo ready; while :; do echo more >> file; done"
 
 
@@ -73,13 +75,6 @@ def disk() -> Iterator[FreezableDisk]:
         made.close()
 
 
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)
-
-
 def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -98,9 +93,9 @@ def status(daemon: Daemon, job_id: str) -> Job:
 def test_a_job_that_cannot_be_killed_is_stopping_and_holds_up_nobody(disk: FreezableDisk) -> None:
     held = disk.run("sh", "-c", WRITES, cwd=str(disk.disk), grace=100_000)
     other = disk.run("sh", "-c", "echo other; sleep 1000")
-    until(lambda: b"ready" in disk.output(held))
+    until(lambda: b"ready" in disk.output(held), SECONDS)
     disk.freeze()
-    until(lambda: stuck(disk, held))
+    until(lambda: stuck(disk, held), SECONDS)
     ended: list[Job] = []
 
     def stop() -> None:
@@ -109,7 +104,7 @@ def test_a_job_that_cannot_be_killed_is_stopping_and_holds_up_nobody(disk: Freez
 
     stopping = threading.Thread(target=stop)
     stopping.start()
-    until(lambda: bool(status(disk, held).warnings))
+    until(lambda: bool(status(disk, held).warnings), SECONDS)
     job = status(disk, held)
     assert job.state is State.STOPPING
     assert "cannot be killed" in job.warnings[-1]
@@ -122,17 +117,17 @@ def test_a_job_that_cannot_be_killed_is_stopping_and_holds_up_nobody(disk: Freez
     stopping.join(60)
     assert [job.reason for job in ended] == [Reason.STOPPED]
     assert status(disk, other).state is State.RUNNING
-    until(lambda: not list(disk.cgroup.glob(f"jobs/uid-*/job-{held}")))
+    until(lambda: not list(disk.cgroup.glob(f"jobs/uid-*/job-{held}")), SECONDS)
 
 
 def test_a_daemon_that_is_restarted_meanwhile_serves_at_once(disk: FreezableDisk) -> None:
     held = disk.run("sh", "-c", WRITES, cwd=str(disk.disk), grace=100_000)
-    until(lambda: b"ready" in disk.output(held))
+    until(lambda: b"ready" in disk.output(held), SECONDS)
     disk.freeze()
-    until(lambda: stuck(disk, held))
+    until(lambda: stuck(disk, held), SECONDS)
     thread = threading.Thread(target=_stop_in_vain, args=(disk, held))
     thread.start()
-    until(lambda: bool(status(disk, held).warnings))
+    until(lambda: bool(status(disk, held).warnings), SECONDS)
     disk.kill()
     thread.join(60)
     began = time.monotonic()
@@ -144,7 +139,7 @@ def test_a_daemon_that_is_restarted_meanwhile_serves_at_once(disk: FreezableDisk
     disk.thaw()
     job = disk.wait(held)
     assert job.reason is Reason.STOPPED
-    until(lambda: not list(disk.cgroup.glob(f"jobs/uid-*/job-{held}")))
+    until(lambda: not list(disk.cgroup.glob(f"jobs/uid-*/job-{held}")), SECONDS)
 
 
 def _stop_in_vain(disk: FreezableDisk, job_id: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.daemon import Daemon
+from tests.host.daemon import Daemon, until
 from workerd import exitrecord, jobfiles
 from workerd.__main__ import default_init
 from workerd.job import Job, JobSpec, Reason, State
@@ -23,13 +23,6 @@ from workerd.sandbox import Descriptors, plan
 _WALL = 0x40000000
 """of waitpid(2): PID 1 is cloned without an exit signal"""
 CLOCK = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
-
-
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)
 
 
 def status(daemon: Daemon, job_id: str) -> Job:
