@@ -113,19 +113,28 @@ class JobFiles:
         return True
 
 
-class OpenFiles(Struct, frozen=True):
-    """What PID 1 is given of them; the daemon closes its own once PID 1 runs."""
+class RuntimeFiles(Struct, frozen=True):
+    """What PID 1 is given of them; the daemon closes its own once PID 1 has them."""
 
-    log: int
-    index: int
     exit: int
     control: int
     tty: int | None = None
 
     def close(self) -> None:
-        for fd in (self.log, self.index, self.exit, self.control, self.tty):
+        for fd in (self.exit, self.control, self.tty):
             if fd is not None:
                 os.close(fd)
+
+
+class OutputFiles(Struct, frozen=True):
+    """As RuntimeFiles."""
+
+    log: int
+    index: int
+
+    def close(self) -> None:
+        os.close(self.log)
+        os.close(self.index)
 
 
 def _begin_index(fd: int) -> None:
@@ -156,35 +165,33 @@ def _remove_directory(path: str) -> None:
         os.rmdir(path)
 
 
-def create_output(files: JobFiles) -> None:
-    """The log and the index, empty, of a job that is to wait. Raises OSError, and then
-    nothing of them is left."""
-    try:
-        os.mkdir(files.state, 0o700)
-        for path in (files.log, files.index):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                if path == files.index:
-                    _begin_index(fd)
-            finally:
-                os.close(fd)
-    except BaseException:
-        files.remove_state()
-        raise
-
-
-def create(files: JobFiles, *, tty: bool) -> OpenFiles:
-    """All files of a job that is to start; one that waited has its output already. Raises
-    OSError, and then nothing of them is left."""
+def open_output(files: JobFiles) -> OutputFiles:
+    """The log and the index, made where they are not there: one that waited, or is tried
+    again, has them. For a thread, since the disk may take its time. Raises OSError, and
+    then nothing is left of what was not there."""
     opened: list[int] = []
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    fresh = not os.path.lexists(files.log)
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(files.state, 0o700)
-        os.mkdir(files.runtime, 0o700)
-        opened.append(os.open(files.log, flags, 0o600))
-        opened.append(os.open(files.index, flags, 0o600))
+        for path in (files.log, files.index):
+            opened.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         _begin_index(opened[-1])
+    except BaseException:
+        for fd in opened:
+            os.close(fd)
+        if fresh:
+            files.remove_output()
+        raise
+    return OutputFiles(*opened)
+
+
+def create_runtime(files: JobFiles, *, tty: bool) -> RuntimeFiles:
+    """The run-time files of a job that is to start. Raises OSError, and then nothing of
+    them is left."""
+    opened: list[int] = []
+    try:
+        os.mkdir(files.runtime, 0o700)
         opened.append(exitrecord.allocate(files.exit))
         for path in (files.control, files.tty) if tty else (files.control,):
             os.mkfifo(path, 0o600)
@@ -193,6 +200,5 @@ def create(files: JobFiles, *, tty: bool) -> OpenFiles:
         for fd in opened:
             os.close(fd)
         files.remove_runtime()
-        files.remove_output()
         raise
-    return OpenFiles(*opened)
+    return RuntimeFiles(*opened)

@@ -3,7 +3,8 @@
 The first stage of worker-init clones PID 1 (a child of ours, by CLONE_PARENT) and says
 its pid on the status pipe; end of file there means that the command has been exec'ed.
 That stage is one that stays (workerd.zygote), or else one of the launch's own, which
-leaves. PID 1 of a job with a network waits in between, until that is connected.
+leaves. In between PID 1 waits for our word to go: until the job is recorded, and connected
+where it has a network. It leaves where that word can no longer come.
 Whatever happens, no fd and no zombie stays behind.
 """
 
@@ -15,6 +16,7 @@ import errno
 import os
 import re
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -72,12 +74,15 @@ class Launch(NamedTuple):
     job: Job
     env: dict[str, str]
     cgroup_fd: int
-    files: jobfiles.OpenFiles
+    files: jobfiles.RuntimeFiles
+    output: Callable[[], Awaitable[jobfiles.OutputFiles]]
+    """gives its log and index, which stay the caller's, once the command may run; what it
+    raises ends the start"""
     max_output: int
     stdin: int | None = None
     interface: sandbox.Interface | None = None
     connect: Callable[[int], Awaitable[None]] | None = None
-    """gives PID 1 its network; what it raises ends the start"""
+    """gives PID 1 its network before that; what it raises ends the start"""
     window: tuple[int, int] = (24, 80)
     """rows and columns of its terminal, where spec.tty asks for one"""
 
@@ -119,6 +124,30 @@ class _Pipe:
             self.read_end = -1
 
 
+class Gate:
+    """What PID 1 waits at (workerd/init/go.c); closed, it refuses."""
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    @property
+    def far_end(self) -> int:
+        return self._theirs.fileno()
+
+    def close_far_end(self) -> None:
+        self._theirs.close()
+
+    def open(self, output: jobfiles.OutputFiles) -> None:
+        """Where PID 1 is gone, the status pipe tells why."""
+        with contextlib.suppress(ConnectionError):
+            socket.send_fds(self._ours, [b"\n"], [output.log, output.index], socket.MSG_NOSIGNAL)
+
+    def close(self) -> None:
+        """Can be repeated."""
+        self._ours.close()
+        self._theirs.close()
+
+
 class Launcher:
     """Made once. SIGCHLD wakes nobody: a first stage has long ended when its command
     runs, and the end of a PID 1 is told by its pidfd."""
@@ -136,16 +165,15 @@ class Launcher:
 
     async def start(self, launch: Launch) -> Started:
         """Raises StartFailed (or its kinds) with the step that failed, Exhausted, OSError,
-        and what `launch.connect` raises."""
+        and what `launch.connect` and `launch.output` raise."""
         text = bytearray()
-        refusal: WorkerError | None = None
-        with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status, contextlib.closing(_Pipe()) as go:
-            first_stage = self._begin(launch, status.write_end, go.read_end)
+        with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status, contextlib.closing(Gate()) as gate:
+            first_stage = self._begin(launch, status.write_end, gate.far_end)
             try:
                 status.close_write_end()
-                if launch.connect is not None:
-                    refusal = await self._connect(launch, status.read_end, go.write_end, text)
-                go.close()
+                gate.close_far_end()
+                refusal = await self._let_go(launch, status.read_end, gate, text)
+                gate.close()
                 await self._read(status.read_end, text, until=None)
             finally:
                 if first_stage is not None:
@@ -156,7 +184,7 @@ class Launcher:
             return Started(pid, pidfd)
         if pid:
             await self._collect(pidfd)
-        told = error is not None and (refusal is None or error.data.get("step") != "network")
+        told = error is not None and (refusal is None or error.data.get("step") != "go")
         raise error if error is not None and told else refusal or AssertionError
 
     async def enter(self, entry: Entry) -> Started:
@@ -177,20 +205,19 @@ class Launcher:
             await self._collect(pidfd)
         raise error
 
-    async def _connect(self, launch: Launch, status: int, go: int, text: bytearray) -> WorkerError | None:
-        """Once there is a PID 1, give it its network and have it go on. Else, what there
-        is to say about it."""
-        assert launch.connect is not None
-        await self._read(status, text, until=b"pid ")
-        pid, error = _parse(bytes(text), launch.job.id)
-        if error is not None:
-            return None  # it will be told with the rest
+    async def _let_go(self, launch: Launch, status: int, gate: Gate, text: bytearray) -> WorkerError | None:
+        """Have PID 1 run the command, once everything else is there. Else, what there is to
+        say about it."""
         try:
-            await launch.connect(pid)
+            if launch.connect is not None:
+                await self._read(status, text, until=b"pid ")
+                pid, error = _parse(bytes(text), launch.job.id)
+                if error is not None:
+                    return None  # it will be told with the rest
+                await launch.connect(pid)
+            gate.open(await launch.output())
         except WorkerError as refusal:
             return refusal
-        with contextlib.suppress(BrokenPipeError):
-            os.write(go, b"\n")
         return None
 
     async def _collect(self, pidfd: int) -> None:
@@ -217,18 +244,16 @@ class Launcher:
         words = sandbox.entry(entry.job, fds, entry.argv, cwd=entry.cwd, tty=entry.tty)
         return self._spawn(words, entry.env, fds.named(), entry.job.id)
 
-    def _begin(self, launch: Launch, status: int, go: int) -> int | None:
+    def _begin(self, launch: Launch, status: int, gate: int) -> int | None:
         """The pid of a first stage of its own; None where the zygote has the plan."""
         files = launch.files
         fds = sandbox.Descriptors(
             cgroup=launch.cgroup_fd,
-            log=files.log,
-            index=files.index,
             exit=files.exit,
             status=status,
             control=files.control,
+            go=gate,
             stdin=launch.stdin,
-            net=None if launch.connect is None else go,
             tty=files.tty,
         )
         # What a client passed stays out of there: a file of FUSE may hold up whoever closes it.

@@ -24,6 +24,8 @@ _OF_AN_END = (
 def judge(job: Job, record: exitrecord.Record | None, *, oom_killed: bool, now: int) -> dict[str, Any]:
     """The fields to change. `now` (microseconds) stands in for a time not recorded."""
     match record:
+        case exitrecord.NeverRan(step="go"):
+            return interrupted(record.finished or now)
         case exitrecord.NeverRan():
             error = StartError(record.step, record.errno, _words(record))
             return {"reason": Reason.START_FAILED, "start_error": error, "finished": record.finished or now}

@@ -128,12 +128,19 @@ def _find_strays(supervisor: Supervisor, kept: Container[str]) -> tuple[dict[str
             continue
         with contextlib.suppress(FileNotFoundError):
             cgroup = tree.open(job_id, uid)
-            if registry.get(job_id) is None and cgroup.populated():
+            if registry.get(job_id) is None and cgroup.populated() and not _waits_to_go(supervisor, job_id):
                 unrecorded.append(_as_found(job_id, uid, cgroup.procs(), supervisor.boot_id))
                 cgroup.close()
             else:
                 strays[job_id] = cgroup
     return strays, unrecorded
+
+
+def _waits_to_go(supervisor: Supervisor, job_id: str) -> bool:
+    """Whether there is no more in it than a PID 1 whose job was not recorded when the last
+    daemon died: it has not said that it runs a command, and never does."""
+    path = supervisor.files(job_id).exit
+    return os.path.exists(path) and not isinstance(exitrecord.read(path), exitrecord.Started | exitrecord.Ended)
 
 
 def _remove_stray_files(supervisor: Supervisor, kept: Container[str]) -> None:

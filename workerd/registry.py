@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -141,29 +141,42 @@ class Registry:
         """By its full id."""
         return self._live.get(job_id)
 
-    async def insert(self, live: Live, env: dict[str, str]) -> None:
-        """Take in a new job and commit it. Raises NameTaken, Exhausted; where anything
-        is raised, the job is not there."""
+    def insert(self, live: Live, env: dict[str, str], prepare: Callable[[], T]) -> Coroutine[None, None, T]:
+        """Take in a new job and begin to commit it, at once; what is returned is to be
+        awaited, and gives what `prepare` did, which is called in the store's thread after the
+        commit. Raises NameTaken; then Exhausted, also for an OSError of `prepare`. Where
+        anything is raised, the job is not there."""
         job = live.job
         if job.spec.name is not None:
             self.check_name(job.uid, job.spec.name)
         live.recorded = None
         self._live[job.id] = live  # counts against the totals from here on
         events = self._events(live, job)
+        change = self._store.change(
+            lambda store: store.insert(job, env, events), lambda store: self._keep_admission(store, job, env, prepare)
+        )
+        return self._inserted(job, change)
+
+    async def _inserted(self, job: Job, change: asyncio.Future[T]) -> T:
         try:
-            await self._store.change(
-                lambda store: store.insert(job, env, events), lambda store: self._keep_admission(store, job, env)
-            )
+            prepared = await change
         except BaseException:
             del self._live[job.id]
             raise
         self._store.sync_soon()
         self._tell(job)
+        return prepared
 
-    def _keep_admission(self, store: Store, job: Job, env: dict[str, str]) -> None:
+    def _keep_admission(self, store: Store, job: Job, env: dict[str, str], prepare: Callable[[], T]) -> T:
         """In the store's thread."""
+        directory = self._directory(job.id)
         try:
-            jobrecord.admit(self._directory(job.id), job, env)
+            jobrecord.admit(directory, job, env)
+            try:
+                return prepare()
+            except BaseException:
+                jobrecord.remove(directory)
+                raise
         except OSError as error:
             store.delete((job.id,))
             where = f"{error.filename}: " if error.filename else ""

@@ -40,13 +40,11 @@ class Descriptors(Struct, frozen=True):
     """The fds that PID 1 is given, by their numbers."""
 
     cgroup: int
-    log: int
-    index: int
     exit: int
     status: int
     control: int
+    go: int
     stdin: int | None = None
-    net: int | None = None
     tty: int | None = None
 
     def named(self) -> list[tuple[str, int]]:

@@ -54,11 +54,11 @@ class StoreThread:
         result: T = await self._ask(None, function)
         return result
 
-    async def change(self, write: Callable[[Store], None], then: Callable[[Store], None]) -> None:
-        """`write` within a transaction, which it may share with other calls' and which is
-        tried again without those where it fails; and, once that is committed, `then`.
-        Raises what they raise."""
-        await self._ask(write, then)
+    def change(self, write: Callable[[Store], None], then: Callable[[Store], T]) -> asyncio.Future[T]:
+        """Begun at once: `write` within a transaction, which it may share with other calls' and
+        which is tried again without those where it fails; and, once that is committed, `then`,
+        whose result it is. Raises what they raise."""
+        return self._ask(write, then)
 
     def _ask(self, write: Callable[[Store], None] | None, function: Callable[[Store], Any]) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()

@@ -1,7 +1,8 @@
 """The life of a job: started, watched, ended.
 
 All changes of a job's state go through `job.change` and are recorded. What must hold:
-the record says `starting` before anything of the job exists; a job's exit record and
+the record says `starting` before the command may run, while all else may be there (a
+PID 1 that still waits for that leaves when the daemon dies); a job's exit record and
 cgroup stay until its outcome is committed, so that a daemon that dies in between
 finds the same outcome again (workerd.recovery).
 """
@@ -28,6 +29,7 @@ from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.limitwatch import LimitWatch
 from workerd.network import Network
+from workerd.outputfiles import ComingOutput, open_output
 from workerd.registry import Live, Registry, monotonic, now, stored_output
 from workerd.retrying import until_possible
 from workerd.slowcalls import SlowCalls
@@ -104,14 +106,16 @@ class Supervisor:
         columns of its terminal."""
         live = Live(job, self.files(job.id))
         live.window = window
-        await self.registry.insert(live, env)
+        output = ComingOutput(self.registry.insert(live, env, functools.partial(open_output, live)))
         try:
             prepared = await self._prepared(live)
         except BaseException:
-            await self._forget(live)
+            if await output.is_recorded():
+                output.close()
+                await self._forget(live)
             raise
         try:
-            await self._start(live, env, prepared, stdin)
+            await self._start(live, env, prepared, output, stdin)
         except BaseException:
             self.registry.discard(job.id)
             raise
@@ -131,15 +135,7 @@ class Supervisor:
 
     async def enqueue(self, live: Live, env: dict[str, str]) -> None:
         """Record a job that is to wait; its output can be followed from now on. Raises WorkerError."""
-        try:
-            jobfiles.create_output(live.files)
-        except OSError as error:
-            raise as_worker_error(error) from error
-        try:
-            await self.registry.insert(live, env)
-        except BaseException:
-            live.files.remove_state()
-            raise
+        await self.registry.insert(live, env, lambda: jobfiles.open_output(live.files).close())
 
     async def start_waiting(self, live: Live) -> None:
         """Start a job that waited, and is `starting` now. Nobody is there to be told of a
@@ -154,12 +150,15 @@ class Supervisor:
             self._wait_on(live)
             return
         try:
+            output = ComingOutput(self.registry.call(lambda store: open_output(live)))
             try:
+                await output.files()
                 prepared = await self._prepared(live)
             except (WorkerError, OSError) as error:
+                output.close()
                 await self._start_failed(live, error)
                 return
-            await self._start(live, env, prepared, None)
+            await self._start(live, env, prepared, output, None)
         except (WorkerError, OSError) as error:
             log.info("job %s: %s", job_id, error)
 
@@ -169,7 +168,7 @@ class Supervisor:
             live.job = change(live.job, State.QUEUED, start_at=now() + pause, start_mono=monotonic() + pause)
             self.cleared(live)
 
-    async def _prepared(self, live: Live) -> tuple[JobCgroup, jobfiles.OpenFiles] | None:
+    async def _prepared(self, live: Live) -> tuple[JobCgroup, jobfiles.RuntimeFiles] | None:
         """As `_prepare`, undone where it fails; None where the job is to be stopped by now."""
         if live.job.state is State.STOPPING:
             return None
@@ -183,27 +182,34 @@ class Supervisor:
         self,
         live: Live,
         env: dict[str, str],
-        prepared: tuple[JobCgroup, jobfiles.OpenFiles] | None,
+        prepared: tuple[JobCgroup, jobfiles.RuntimeFiles] | None,
+        output: ComingOutput,
         stdin: int | None,
     ) -> None:
         if prepared is None:
+            output.close()
             await self.settle(live, {"reason": Reason.STOPPED, "detail": "before it started", "finished": now()})
             return
         cgroup, opened = prepared
         env = {**env, "WORKER_JOB_ID": live.job.id}
         max_output = live.job.spec.max_output or admission.NO_CAP
-        launch = launcher.Launch(live.job, env, cgroup.fd, opened, max_output, stdin, window=live.window)
+        launch = launcher.Launch(live.job, env, cgroup.fd, opened, output.files, max_output, stdin, window=live.window)
         try:
             if live.job.spec.net is Net.BRIDGE:
+                await output.files()  # it is recorded with its address next
                 launch = await self._with_network(live, launch)
             started = await self.launcher.start(launch)
         except (WorkerError, OSError) as error:
-            await self._start_failed(live, error)
+            if await output.is_recorded():
+                await self._start_failed(live, error)
+            else:
+                await self._clear(live)
             if isinstance(error, OSError):
                 raise as_worker_error(error) from error
             raise
         finally:
             opened.close()
+            output.close()
         # From here on nothing may fail: the command runs.
         live.pidfd = started.pidfd
         fields = {"started": now(), "pid": started.pid, "pid_start": _start_ticks(started.pid)}
@@ -216,8 +222,8 @@ class Supervisor:
         self.registry.record_soon(live.job)
         self.watch(live)
 
-    async def _prepare(self, live: Live) -> tuple[JobCgroup, jobfiles.OpenFiles]:
-        """cgroup, limits and files; the fds for PID 1. Raises WorkerError, OSError."""
+    async def _prepare(self, live: Live) -> tuple[JobCgroup, jobfiles.RuntimeFiles]:
+        """cgroup, limits and run-time files; their fds for PID 1. Raises WorkerError, OSError."""
         job = live.job
         try:
             self.totals.hold(job)
@@ -228,10 +234,7 @@ class Supervisor:
             else:
                 effective, warnings = apply()
             live.job = msgspec.structs.replace(live.job, effective=effective, warnings=warnings)
-            opened = jobfiles.create(live.files, tty=job.spec.tty)
-            if job.spec.restart.when is not Restart.NEVER:
-                trylog.begin(opened.index)
-            return live.cgroup, opened
+            return live.cgroup, jobfiles.create_runtime(live.files, tty=job.spec.tty)
         except OSError as error:
             raise as_worker_error(error) from error
 

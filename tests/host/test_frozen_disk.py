@@ -13,53 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.host.daemon import Daemon, until
+from tests.host.freezable import FreezableDisk
 from workerd import errors
 from workerd.job import Job, Reason, State
 
 SECONDS = 60.0
 """that the disk and the daemon may take"""
 WRITES = "trap '' TERM; echo ready; while :; do echo more >> file; done"
-
-
-class FreezableDisk(Daemon):
-    """With an ext4 of its own, in a mount namespace of its own. Its jobs write to `disk`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.disk = self.base / "disk"
-        self.disk.mkdir()
-        self.image = self.base / "image"
-        with self.image.open("wb") as file:
-            file.truncate(16 << 20)
-        subprocess.run(["mkfs.ext4", "-q", self.image], check=True)
-        self.loop = subprocess.run(
-            ["losetup", "--find", "--show", self.image], check=True, capture_output=True, text=True
-        ).stdout.strip()
-        self.frozen = False
-
-    def command(self) -> list[str]:
-        mount = f'mount {self.loop} {self.disk} && exec "$@"'
-        return ["unshare", "--mount", "sh", "-c", mount, "sh", *super().command()]
-
-    def freeze(self) -> None:
-        self._fsfreeze("--freeze")
-        self.frozen = True
-
-    def thaw(self) -> None:
-        if self.frozen:
-            self._fsfreeze("--unfreeze")
-            self.frozen = False
-
-    def _fsfreeze(self, how: str) -> None:
-        assert self.process is not None
-        subprocess.run(["fsfreeze", how, f"/proc/{self.process.pid}/root{self.disk}"], check=True, timeout=60)
-
-    def close(self) -> None:
-        try:
-            self.thaw()
-        finally:
-            super().close()
-            subprocess.run(["losetup", "--detach", self.loop], check=True)
 
 
 @pytest.fixture

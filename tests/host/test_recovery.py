@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -18,6 +19,7 @@ from workerd import exitrecord, jobfiles
 from workerd.__main__ import default_init
 from workerd.job import Job, JobSpec, Reason, State
 from workerd.jobfiles import JobFiles
+from workerd.launcher import Gate
 from workerd.sandbox import Descriptors, plan
 
 _WALL = 0x40000000
@@ -162,18 +164,19 @@ class TestFirstStage:
         cgroup.mkdir()
         listens, status_fd = os.pipe()
         os.close(listens)
-        opened = jobfiles.create(files, tty=False)
+        opened, gate = jobfiles.create_runtime(files, tty=False), Gate()
         fds = Descriptors(
             cgroup=os.open(cgroup, os.O_PATH),
-            log=opened.log,
-            index=opened.index,
             exit=opened.exit,
             status=status_fd,
             control=opened.control,
+            go=os.dup(gate.far_end),
         )
         numbers = [fd for _, fd in fds.named()]
         words = plan(job, fds, max_output=1 << 20, hidden=())
         subprocess.run([default_init(), *words], pass_fds=numbers, check=True)
+        with contextlib.closing(gate), contextlib.closing(jobfiles.open_output(files)) as output:
+            gate.open(output)
         for fd in numbers:
             os.close(fd)
         os.waitpid(-1, _WALL)  # cloned as a child of ours

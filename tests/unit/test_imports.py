@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "chronicle",
-        "backlog clearing registry salvage storedoutput usertotals limitwatch supervisor execution "
+        "backlog clearing registry outputfiles salvage storedoutput usertotals limitwatch supervisor execution "
         "queue pausing stopping deadlines updating removal history recovery",
     ),
     ("gate outbox service eventmethods jobmethods ttymethods connection server daemon",),

@@ -24,20 +24,19 @@ def header_of(files: jobfiles.JobFiles) -> bytes:
 
 class TestIndex:
     def test_of_a_job_that_waits_has_its_header_and_is_readable(self, files: jobfiles.JobFiles) -> None:
-        jobfiles.create_output(files)
+        jobfiles.open_output(files).close()
         assert header_of(files).startswith(b"WKIDX001") and len(header_of(files)) == 64
         with Log(os.open(files.log, os.O_RDONLY), os.open(files.index, os.O_RDONLY)) as log:
             extent = log.extent()
         assert (extent.start, extent.end, extent.lost, extent.complete) == (0, 0, 0, False)
 
     def test_is_left_as_it_is_by_the_next_try(self, files: jobfiles.JobFiles) -> None:
-        opened = jobfiles.create(files, tty=False)
+        opened = jobfiles.open_output(files)
         trylog.begin(opened.index)
         os.pwrite(opened.index, (7).to_bytes(8, "little"), 24)  # lost
         before = header_of(files)
         opened.close()
-        files.remove_runtime()
-        opened = jobfiles.create(files, tty=False)
+        opened = jobfiles.open_output(files)
         trylog.begin(opened.index)
         opened.close()
         assert header_of(files) == before
@@ -45,12 +44,29 @@ class TestIndex:
         assert header_of(files)[32] == trylog.MORE | 1 and header_of(files)[24] == 7
 
 
+class TestOutput:
+    def test_that_cannot_be_opened_leaves_nothing(self, files: jobfiles.JobFiles) -> None:
+        Path(files.index).mkdir(parents=True)
+        with pytest.raises(IsADirectoryError):
+            jobfiles.open_output(files)
+        assert not Path(files.log).exists()
+
+    def test_of_an_earlier_try_stays_where_the_next_cannot_have_it(self, files: jobfiles.JobFiles) -> None:
+        jobfiles.open_output(files).close()
+        Path(files.log).write_text("of the first try")
+        Path(files.index).unlink()
+        Path(files.index).mkdir()
+        with pytest.raises(IsADirectoryError):
+            jobfiles.open_output(files)
+        assert Path(files.log).read_text() == "of the first try"
+
+
 class TestRemoval:
     def test_all_is_gone_though_somebody_else_took_some_of_it_meanwhile(
         self, files: jobfiles.JobFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """He was killed then, say: what he had not come to yet is nobody's but ours."""
-        jobfiles.create_output(files)
+        jobfiles.open_output(files).close()
         listed = os.listdir
 
         def behind(path: str) -> list[str]:

@@ -4,6 +4,7 @@
  *   zygote.c   the first stage that stays, for one launch after another
  *   plan.c     argv -> struct plan
  *   report.c   the status pipe and the exit record: how anything is told
+ *   go.c       the daemon's word that the command may run
  *   network.c  loopback, the address of a job on the bridge, its resolv.conf and hosts
  *   view.c     what the job sees of the file system
  *   hostmounts.c  what of the host's mounts no job may see
@@ -53,9 +54,9 @@ struct own_file {
     int tree;
 };
 
-/* What argv says; filled once by plan_parse, then read only (but for the trees). */
+/* What argv says; filled once by plan_parse, then read only (but for the trees, and what go_wait brings). */
 struct plan {
-    int cgroup_fd, log_fd, index_fd, exit_fd, status_fd, control_fd, stdin_fd, net_fd;
+    int cgroup_fd, log_fd, index_fd, exit_fd, status_fd, control_fd, stdin_fd, go_fd;
     int tty_fd;           /* run: what is typed comes here; -1 without a terminal */
     uint32_t window;      /* of the terminal: rows << 16 | columns */
     bool controlling;     /* whether the command's standard output is its controlling terminal */
@@ -143,9 +144,11 @@ int devices_build(const struct plan *plan);
 /* masks.c */
 void masks_apply(int empty_fd);
 
+/* go.c: returns once the command may run; can be called twice */
+void go_wait(struct plan *plan);
+
 /* network.c */
 void network_loopback_up(void);
-void network_wait(const struct plan *plan);
 void network_configure(const struct plan *plan);
 void network_collect_files(struct plan *plan);
 void network_place_files(struct plan *plan);

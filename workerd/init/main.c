@@ -42,7 +42,7 @@ pid_t clone_init(const struct plan *plan, uint64_t fresh) {
     return (pid_t)syscall(SYS_clone3, &args, sizeof args);
 }
 
-static void enter_namespaces(const struct plan *plan) {
+static void enter_namespaces(struct plan *plan) {
     /* clone3 would take the daemon's cgroup as the namespace's root, not the job's. */
     if (unshare(CLONE_NEWCGROUP) < 0)
         fail("cgroup-namespace", "");
@@ -51,7 +51,7 @@ static void enter_namespaces(const struct plan *plan) {
     if (plan->net != NET_HOST)
         network_loopback_up();
     if (plan->net == NET_BRIDGE) {
-        network_wait(plan);
+        go_wait(plan);
         network_configure(plan);
     }
 }
@@ -99,11 +99,12 @@ _Noreturn void be_init(struct plan *plan, char **arguments) {
     enter_namespaces(plan);
     view_build(plan);
     network_place_files(plan);
+    int signals = open_signals(); /* what can fail does so before the command runs */
+    bound_for_both(plan);
+    go_wait(plan);
     output_open(&out, plan, write_ends);
     tty_open(plan, write_ends);
-    int signals = open_signals(); /* what can fail does so before the command runs */
     report_starting();
-    bound_for_both(plan);
     pid_t command = spawn_command(plan, write_ends);
     if (plan->stdin_fd >= 0)
         close(plan->stdin_fd);

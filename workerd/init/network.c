@@ -38,17 +38,6 @@ static struct sockaddr inet_address(uint32_t address) {
     return any;
 }
 
-/* The daemon moves a veth in, then writes one byte; end of file is a refusal. */
-void network_wait(const struct plan *plan) {
-    char go;
-    ssize_t got;
-    while ((got = read(plan->net_fd, &go, 1)) < 0 && errno == EINTR)
-        ;
-    if (got != 1)
-        fail_errno("network", ECANCELED, "");
-    close(plan->net_fd);
-}
-
 void network_configure(const struct plan *plan) {
     cleanup_fd int fd = inet_socket();
     struct ifreq request = {.ifr_name = JOB_INTERFACE};

@@ -118,7 +118,7 @@ static bool parse_window(char **values, struct plan *plan) {
 }
 
 enum option {
-    CGROUP_FD, LOG_FD, INDEX_FD, EXIT_FD, STATUS_FD, CONTROL_FD, STDIN_FD, NET_FD,
+    CGROUP_FD, LOG_FD, INDEX_FD, EXIT_FD, STATUS_FD, CONTROL_FD, STDIN_FD, GO_FD,
     UID, GID, GROUPS, CAPS, UMASK, NO_SECCOMP, NET, HOSTNAME, ROOTFS, CWD, CWD_RO,
     TMP_SIZE, MAX_OUTPUT, RW, RO, BIND, BIND_RO, TMPFS, HIDE,
     ADDRESS, GATEWAY, OWN_FILE,
@@ -131,7 +131,7 @@ static const struct {
 } OPTIONS[] = {
     [CGROUP_FD] = {"--cgroup-fd", 1}, [LOG_FD] = {"--log-fd", 1},         [INDEX_FD] = {"--index-fd", 1},
     [EXIT_FD] = {"--exit-fd", 1},     [STATUS_FD] = {"--status-fd", 1},   [CONTROL_FD] = {"--control-fd", 1},
-    [STDIN_FD] = {"--stdin-fd", 1},   [NET_FD] = {"--net-fd", 1},         [UID] = {"--uid", 1},
+    [STDIN_FD] = {"--stdin-fd", 1},   [GO_FD] = {"--go-fd", 1},           [UID] = {"--uid", 1},
     [GID] = {"--gid", 1},             [GROUPS] = {"--groups", 1},         [CAPS] = {"--capabilities", 1},
     [UMASK] = {"--umask", 1},         [NO_SECCOMP] = {"--no-seccomp", 0}, [NET] = {"--net", 1},
     [HOSTNAME] = {"--hostname", 1},   [ROOTFS] = {"--rootfs", 1},         [CWD] = {"--cwd", 1},
@@ -148,7 +148,7 @@ static bool set_fd(struct plan *plan, enum option option, const char *value) {
     int *const slots[] = {
         [CGROUP_FD] = &plan->cgroup_fd, [LOG_FD] = &plan->log_fd,         [INDEX_FD] = &plan->index_fd,
         [EXIT_FD] = &plan->exit_fd,     [STATUS_FD] = &plan->status_fd,   [CONTROL_FD] = &plan->control_fd,
-        [STDIN_FD] = &plan->stdin_fd,   [NET_FD] = &plan->net_fd,         [TTY_FD] = &plan->tty_fd,
+        [STDIN_FD] = &plan->stdin_fd,   [GO_FD] = &plan->go_fd,           [TTY_FD] = &plan->tty_fd,
         [INIT_FD] = &plan->init_fd,     [LEASH_FD] = &plan->leash_fd,     [STDOUT_FD] = &plan->stdout_fd,
         [STDERR_FD] = &plan->stderr_fd,
     };
@@ -174,7 +174,7 @@ static bool set_number(struct plan *plan, enum option option, const char *value)
 
 static bool set_option(struct plan *plan, enum option option, char **values) {
     switch (option) {
-    case CGROUP_FD: case LOG_FD: case INDEX_FD: case EXIT_FD: case STATUS_FD: case CONTROL_FD: case STDIN_FD: case NET_FD:
+    case CGROUP_FD: case LOG_FD: case INDEX_FD: case EXIT_FD: case STATUS_FD: case CONTROL_FD: case STDIN_FD: case GO_FD:
     case TTY_FD: case INIT_FD: case LEASH_FD: case STDOUT_FD: case STDERR_FD:
         return set_fd(plan, option, values[0]);
     case UID: case GID: case CAPS: case UMASK: case TMP_SIZE: case MAX_OUTPUT:
@@ -210,10 +210,12 @@ static const char *check_who(const struct plan *plan) {
 }
 
 const char *plan_check_run(const struct plan *plan) {
-    if (plan->log_fd < 0 || plan->index_fd < 0 || plan->exit_fd < 0 || plan->status_fd < 0 || plan->control_fd < 0)
-        return "--log-fd, --index-fd, --exit-fd, --status-fd and --control-fd are needed";
-    if (plan->net == NET_BRIDGE && (plan->net_fd < 0 || plan->address == 0 || plan->gateway == 0))
-        return "--net bridge needs --net-fd, --address and --gateway";
+    if (plan->exit_fd < 0 || plan->status_fd < 0 || plan->control_fd < 0)
+        return "--exit-fd, --status-fd and --control-fd are needed";
+    if ((plan->log_fd < 0 || plan->index_fd < 0) == (plan->go_fd < 0))
+        return "--log-fd and --index-fd are needed, or else --go-fd, through which they come";
+    if (plan->net == NET_BRIDGE && (plan->go_fd < 0 || plan->address == 0 || plan->gateway == 0))
+        return "--net bridge needs --go-fd, --address and --gateway";
     return check_who(plan);
 }
 
@@ -230,7 +232,7 @@ const char *plan_parse(int argc, char **argv, struct plan *plan) {
     *plan = (struct plan){
         .mounts = mounts,
         .cgroup_fd = -1, .log_fd = -1, .index_fd = -1, .exit_fd = -1, .status_fd = -1, .control_fd = -1,
-        .stdin_fd = -1, .net_fd = -1, .tty_fd = -1, .window = 24 << 16 | 80, .init_fd = -1, .leash_fd = -1,
+        .stdin_fd = -1, .go_fd = -1, .tty_fd = -1, .window = 24 << 16 | 80, .init_fd = -1, .leash_fd = -1,
         .stdout_fd = -1, .stderr_fd = -1, .uid = (uid_t)-1, .gid = (gid_t)-1, .umask = 022, .seccomp = true,
         .hostname = "job", .cwd = "/", .tmp_size = 1 << 30, .max_output = 64 << 20,
     };

@@ -1,0 +1,59 @@
+"""The log and the index of a job that is starting: they are opened in the store's thread,
+behind the commit of its record, while the loop makes all the rest of the job."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable
+
+from workerd import jobfiles, trylog
+from workerd.errors import WorkerError
+from workerd.job import Restart
+from workerd.registry import Live
+
+
+class ComingOutput:
+    """Owns them, once they are there."""
+
+    def __init__(self, coming: Awaitable[jobfiles.OutputFiles]) -> None:
+        self._coming = coming
+        self._files: jobfiles.OutputFiles | None = None
+        self._error: WorkerError | OSError | None = None
+        self._closed = False
+
+    async def files(self) -> jobfiles.OutputFiles:
+        """Once the job is recorded. Raises why it could not be (WorkerError), or why they
+        cannot be had (OSError)."""
+        if self._error is not None:
+            raise self._error
+        if self._files is None:
+            try:
+                self._files = await self._coming
+            except (WorkerError, OSError) as error:
+                self._error = error
+                raise
+        return self._files
+
+    async def is_recorded(self) -> bool:
+        """Once that is known."""
+        with contextlib.suppress(WorkerError, OSError):
+            await self.files()
+        return self._files is not None
+
+    def close(self) -> None:
+        """Can be called twice."""
+        if self._files is not None and not self._closed:
+            self._closed = True
+            self._files.close()
+
+
+def open_output(live: Live) -> jobfiles.OutputFiles:
+    """For the store's thread. Raises OSError."""
+    opened = jobfiles.open_output(live.files)
+    try:
+        if live.job.spec.restart.when is not Restart.NEVER:
+            trylog.begin(opened.index)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
