@@ -300,6 +300,9 @@ class Launcher:
             if (not piece or seen) and not done.done():
                 done.set_result(None)
 
+        readable()  # the pid has come meanwhile, as a rule
+        if done.done():
+            return
         await self._add_reader(fd, readable)
         try:
             await done
