@@ -13,19 +13,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import re
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
-from workerd import jobfiles, sandbox
+from workerd import jobfiles, procfs, sandbox
 from workerd.errors import CannotExecute, CommandNotFound, Exhausted, StartFailed, WorkerError
 from workerd.job import Job, Net
 from workerd.retrying import until_possible
 from workerd.sealedprogram import SealedProgram
 from workerd.zygote import FIRST_FD, Zygote
+
+log = logging.getLogger("workerd")
 
 _WALL = 0x40000000
 """__WALL of waitpid(2): PID 1 was cloned without an exit signal"""
@@ -68,6 +71,8 @@ class Started(NamedTuple):
 
     pid: int
     pidfd: int
+    start_ticks: int | None = None
+    """as procfs.start_ticks; None where it could not be read, which nothing depends on"""
 
 
 class Launch(NamedTuple):
@@ -174,14 +179,17 @@ class Launcher:
                 gate.close_far_end()
                 refusal = await self._let_go(launch, status.read_end, gate, text)
                 gate.close()
-                await self._read(status.read_end, text, until=None)
+                ended = _read_now(status.read_end, text)
+                start_ticks = _start_ticks(bytes(text))  # while PID 1 has something to do
+                if not ended:
+                    await self._read(status.read_end, text, until=None)
             finally:
                 if first_stage is not None:
                     await _collect_first_stage(first_stage)
         pid, error = _parse(bytes(text), launch.job.id)
         pidfd = await _open_pidfd(pid)
         if error is None and refusal is None:
-            return Started(pid, pidfd)
+            return Started(pid, pidfd, start_ticks)
         if pid:
             await self._collect(pidfd)
         told = error is not None and (refusal is None or error.data.get("step") != "go")
@@ -289,20 +297,13 @@ class Launcher:
         done: asyncio.Future[None] = self._loop.create_future()
 
         def readable() -> None:
-            try:
-                piece = os.read(fd, 4096)
-            except OSError:
-                return  # nothing is there, or not now: the loop calls again
-            data.extend(piece)
+            ended = _read_now(fd, data)
             seen = until is not None and any(
                 line.startswith(until) and line.endswith(b"\n") for line in data.splitlines(keepends=True)
             )
-            if (not piece or seen) and not done.done():
+            if (ended or seen) and not done.done():
                 done.set_result(None)
 
-        readable()  # the pid has come meanwhile, as a rule
-        if done.done():
-            return
         await self._add_reader(fd, readable)
         try:
             await done
@@ -312,6 +313,28 @@ class Launcher:
     async def _add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         """As the loop's; for want of memory epoll_ctl(2) may fail."""
         await until_possible(lambda: self._loop.add_reader(fd, callback), "a start cannot be watched", _TRIES)
+
+
+def _read_now(fd: int, data: bytearray) -> bool:
+    """What is there; whether that is the end."""
+    try:
+        piece = os.read(fd, 4096)
+    except OSError:
+        return False  # nothing is there, or not now
+    data.extend(piece)
+    return not piece
+
+
+def _start_ticks(text: bytes) -> int | None:
+    """Of the PID 1 that the status pipe told of: a child that is not reaped yet."""
+    pid = _pid(text)
+    if not pid:
+        return None
+    try:
+        return procfs.start_ticks(pid)
+    except OSError as error:
+        log.warning("when process %d started is not known: %s", pid, error)
+        return None
 
 
 async def _collect_first_stage(pid: int) -> None:
@@ -346,19 +369,27 @@ def reap(pidfd: int) -> None:
 
 def _parse(text: bytes, job_id: str) -> tuple[int, StartFailed | None]:
     """(pid or 0, the failure or None) out of what the status pipe said, in either order."""
-    pid = 0
-    error: StartFailed | None = None
+    pid = _pid(text)
+    for word, rest in _said(text):
+        if word == "error":
+            step, number, detail = (*rest.split(" ", 2), "", "")[:3]
+            return pid, start_error(job_id, step, int(number), detail)
+    if not pid:
+        return 0, StartFailed("worker-init ended before it said anything", id=job_id, step="init", errno=0)
+    return pid, None
+
+
+def _pid(text: bytes) -> int:
+    """0 where it was not said."""
+    return next((int(rest) for word, rest in _said(text) if word == "pid" and _PID.fullmatch(rest)), 0)
+
+
+def _said(text: bytes) -> Iterator[tuple[str, str]]:
+    """Of each line its first word, and the rest."""
     # By newlines alone: what a caller named is in an error, and str.splitlines knows more ends of lines.
     for line in text.split(b"\n"):
         word, _, rest = line.decode(errors="backslashreplace").partition(" ")
-        if word == "pid" and not pid and _PID.fullmatch(rest):
-            pid = int(rest)
-        elif word == "error" and error is None:
-            step, number, detail = (*rest.split(" ", 2), "", "")[:3]
-            error = start_error(job_id, step, int(number), detail)
-    if not pid and error is None:
-        error = StartFailed("worker-init ended before it said anything", id=job_id, step="init", errno=0)
-    return pid, error
+        yield word, rest
 
 
 def start_error(job_id: str, step: str, number: int, detail: str) -> StartFailed:

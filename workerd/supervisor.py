@@ -212,7 +212,7 @@ class Supervisor:
             output.close()
         # From here on nothing may fail: the command runs.
         live.pidfd = started.pidfd
-        fields = {"started": now(), "pid": started.pid, "pid_start": _start_ticks(started.pid)}
+        fields = {"started": now(), "pid": started.pid, "pid_start": started.start_ticks}
         if live.job.state is State.STARTING:
             live.job = change(live.job, State.RUNNING, clock=RunClock(0, monotonic()), **fields)
         else:  # stopped meanwhile
@@ -390,15 +390,6 @@ class Supervisor:
     async def clear_stray(self, cgroup: JobCgroup, job_id: str) -> None:
         """Remove a cgroup and run-time files that no live job has."""
         await self._clearing.clear(cgroup, self.files(job_id))
-
-
-def _start_ticks(pid: int) -> int | None:
-    """None where it cannot be read, which nothing depends on."""
-    try:
-        return procfs.start_ticks(pid)
-    except OSError as error:
-        log.warning("when process %d started is not known: %s", pid, error)
-        return None
 
 
 def _end_log(live: Live) -> None:
