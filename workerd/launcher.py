@@ -15,14 +15,13 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from workerd import jobfiles, procfs, sandbox
-from workerd.errors import CannotExecute, CommandNotFound, Exhausted, StartFailed, WorkerError
+from workerd import jobfiles, procfs, sandbox, startstatus
+from workerd.errors import Exhausted, StartFailed, WorkerError
 from workerd.job import Job, Net
 from workerd.retrying import until_possible
 from workerd.sealedprogram import SealedProgram
@@ -32,38 +31,8 @@ log = logging.getLogger("workerd")
 
 _WALL = 0x40000000
 """__WALL of waitpid(2): PID 1 was cloned without an exit signal"""
-_PID = re.compile("[2-9]|[1-9][0-9]{1,9}", re.ASCII)
-"""of a process that can be a job's: never 0, 1 or -1, which kill(2) takes for others"""
 _TRIES = 8
 """to watch what was started, where the machine has run out of something: some six seconds"""
-_STEPS = {
-    "exec": "cannot run the command",
-    "chdir": "working directory",
-    "rootfs": "root file system",
-    "bind": "bind",
-    "rw": "writable path",
-    "ro": "read-only path",
-    "tmpfs": "tmpfs",
-    "stdin": "standard input",
-    "capabilities": "capabilities (workerd itself may have been started without some)",
-    "network": "cannot set up the job's network",
-    "terminal": "terminal",
-    "enter": "the job has just ended",
-    "target": "place for a mount",
-}
-_TREE_NEEDS = "a root tree must have the directories /proc, /sys and /dev, and no links there"
-_ADVICE = {
-    ("target", errno.ENOENT): "it must be there, but below /tmp, /var/tmp, /run and /dev/shm, where it is made",
-    **{
-        (step, errno.EPERM): "kernel file systems, the sockets of /run and / itself are not handed to jobs"
-        for step in ("bind", "rw", "ro", "rootfs")
-    },
-    **{
-        (step, number): _TREE_NEEDS
-        for step in ("proc", "sys", "dev")
-        for number in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
-    },
-}
 
 
 class Started(NamedTuple):
@@ -186,7 +155,7 @@ class Launcher:
             finally:
                 if first_stage is not None:
                     await _collect_first_stage(first_stage)
-        pid, error = _parse(bytes(text), launch.job.id)
+        pid, error = startstatus.parse(bytes(text), launch.job.id)
         pidfd = await _open_pidfd(pid)
         if error is None and refusal is None:
             return Started(pid, pidfd, start_ticks)
@@ -205,7 +174,7 @@ class Launcher:
                 await self._read(status.read_end, text, until=None)
             finally:
                 await _collect_first_stage(first_stage)
-        pid, error = _parse(bytes(text), entry.job.id)
+        pid, error = startstatus.parse(bytes(text), entry.job.id)
         pidfd = await _open_pidfd(pid)
         if error is None:
             return Started(pid, pidfd)
@@ -219,7 +188,7 @@ class Launcher:
         try:
             if launch.connect is not None:
                 await self._read(status, text, until=b"pid ")
-                pid, error = _parse(bytes(text), launch.job.id)
+                pid, error = startstatus.parse(bytes(text), launch.job.id)
                 if error is not None:
                     return None  # it will be told with the rest
                 await launch.connect(pid)
@@ -327,7 +296,7 @@ def _read_now(fd: int, data: bytearray) -> bool:
 
 def _start_ticks(text: bytes) -> int | None:
     """Of the PID 1 that the status pipe told of: a child that is not reaped yet."""
-    pid = _pid(text)
+    pid = startstatus.pid_of(text)
     if not pid:
         return None
     try:
@@ -365,40 +334,3 @@ def reap(pidfd: int) -> None:
     """Collect a dead PID 1 if it is our child; after a restart it is init's."""
     with contextlib.suppress(OSError):
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | _WALL)
-
-
-def _parse(text: bytes, job_id: str) -> tuple[int, StartFailed | None]:
-    """(pid or 0, the failure or None) out of what the status pipe said, in either order."""
-    pid = _pid(text)
-    for word, rest in _said(text):
-        if word == "error":
-            step, number, detail = (*rest.split(" ", 2), "", "")[:3]
-            return pid, start_error(job_id, step, int(number), detail)
-    if not pid:
-        return 0, StartFailed("worker-init ended before it said anything", id=job_id, step="init", errno=0)
-    return pid, None
-
-
-def _pid(text: bytes) -> int:
-    """0 where it was not said."""
-    return next((int(rest) for word, rest in _said(text) if word == "pid" and _PID.fullmatch(rest)), 0)
-
-
-def _said(text: bytes) -> Iterator[tuple[str, str]]:
-    """Of each line its first word, and the rest."""
-    # By newlines alone: what a caller named is in an error, and str.splitlines knows more ends of lines.
-    for line in text.split(b"\n"):
-        word, _, rest = line.decode(errors="backslashreplace").partition(" ")
-        yield word, rest
-
-
-def start_error(job_id: str, step: str, number: int, detail: str) -> StartFailed:
-    """What a failed step means, as a sentence."""
-    reason = os.strerror(number)
-    if step == "exec" and number == errno.ENOENT:
-        return CommandNotFound(f"command not found: {detail}", id=job_id, step=step, errno=number)
-    what = _STEPS.get(step, f"cannot set up the job ({step})")
-    advice = _ADVICE.get((step, number), "")
-    message = ": ".join(part for part in (what, detail, reason, advice) if part)
-    kind = CannotExecute if step == "exec" else StartFailed
-    return kind(message, id=job_id, step=step, errno=number)

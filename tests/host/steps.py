@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from workerd import exitrecord, jobfiles, jobrecord, launcher, outcome, supervisor
+from workerd import exitrecord, jobfiles, jobrecord, launcher, outcome, startstatus, supervisor
 from workerd.cgroup import CgroupTree
 from workerd.job import Job, State
 from workerd.jobcgroup import JobCgroup
@@ -38,7 +38,7 @@ START = {
     "exitrecord.allocate": Step(exitrecord, "allocate"),
     "spawn": Step(Launcher, "_begin"),
     "go": Step(launcher.Gate, "open"),
-    "parse": Step(launcher, "_parse"),
+    "parse": Step(startstatus, "parse"),
     "watch": Step(Supervisor, "watch"),
     "running.update": Step(Store, "update", State.RUNNING),
 }

@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "restarting",
         "blockdev cgroupfiles cgrouplimits limitsnapshot jobcgroup cgroup",
         "addresspool bridge nft hostports resolver network",
-        "exitrecord jobrecord outcome jobfiles sandbox launcher totals admission",
+        "exitrecord jobrecord outcome jobfiles sandbox startstatus launcher totals admission",
         "followers",
         "eventboard",
         "trylog",
