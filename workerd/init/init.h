@@ -144,7 +144,7 @@ int devices_build(const struct plan *plan);
 void masks_apply(int empty_fd);
 
 /* network.c */
-void network_loopback_up(void);
+bool network_loopback_up(void);
 void network_wait(const struct plan *plan);
 void network_configure(const struct plan *plan);
 void network_collect_files(struct plan *plan);

@@ -103,7 +103,7 @@ static const char *read_plan(size_t length, struct plan *plan) {
 }
 
 /* Not the UTS namespace: a new one takes over the names of the one before. */
-static bool make_fresh(void) { return unshare(CLONE_NEWNET | CLONE_NEWIPC) == 0; }
+static bool make_fresh(void) { return unshare(CLONE_NEWNET | CLONE_NEWIPC) == 0 && network_loopback_up(); }
 
 static void carry_out(size_t length, char *word, bool fresh) {
     static struct plan plan;
