@@ -147,9 +147,7 @@ class TestExec:
             daemon.wait(job)
 
     @pytest.mark.parametrize("tty", [False, True], ids=["pipe", "terminal"])
-    def test_dies_with_a_job_that_ends_by_itself_while_it_writes_to_its_output(
-        self, daemon: Daemon, tty: bool
-    ) -> None:
+    def test_dies_with_a_job_that_ends_by_itself_while_it_writes_to_its_output(self, daemon: Daemon, tty: bool) -> None:
         """It is no child of the job's PID 1, which is left without any, and has output to drain."""
         job = daemon.run("sh", "-c", "until test -e /tmp/go; do sleep 0.02; done", tty=tty)
         there = "/dev/pts/0" if tty else "/proc/2/fd/1"

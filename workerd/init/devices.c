@@ -26,7 +26,7 @@ static void make_dir(int dev, const char *name) {
         fail("dev", name);
 }
 
-int devices_build(const struct plan *plan) {
+void devices_build(const struct plan *plan) {
     const char *const dev_options[][2] = {{"mode", "755"}, {"size", "65536"}, {"nr_inodes", "64"}, {NULL, NULL}};
     cleanup_fd int dev = fs_new("tmpfs", dev_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "dev");
     make_node(dev, "null", 3, 1);
@@ -50,8 +50,5 @@ int devices_build(const struct plan *plan) {
     view_attach(pts, "/dev/pts", "dev");
     cleanup_fd int queues = fs_new("mqueue", NULL, QUIET | MOUNT_ATTR_NOEXEC, "dev");
     view_attach(queues, "/dev/mqueue", "dev");
-    int empty_fd = hostmounts_empty();
-    view_attach(empty_fd, "/dev/shm", "mask"); /* only what is attached can be cloned; shm covers it */
     view_tmpfs("/dev/shm", "1777", plan->tmp_size, "262144", QUIET | MOUNT_ATTR_NOEXEC);
-    return empty_fd;
 }

@@ -5,6 +5,7 @@
  *   plan.c     argv -> struct plan
  *   report.c   the status pipe and the exit record: how anything is told
  *   network.c  loopback, the address of a job on the bridge, its resolv.conf and hosts
+ *   template.c the mount namespace that a job's is a copy of
  *   view.c     what the job sees of the file system
  *   hostmounts.c  what of the host's mounts no job may see
  *   devices.c  the job's /dev
@@ -123,12 +124,30 @@ void tree_set(int fd, uint64_t set, uint64_t clear, bool recursive, const char *
 bool tree_withhold(int fd);
 void tree_attach(int tree, int target, const char *step, const char *detail);
 int fs_new(const char *type, const char *const options[][2], uint64_t attributes, const char *step);
+int fs_make(const char *type, const char *const options[][2], uint64_t attributes, const char **what); /* -1 and errno, does not fail() */
 int open_beneath(int root, const char *path, uint64_t flags, uint64_t resolve);
 
 /* hostmounts.c */
-void hostmounts_prepare(const struct plan *plan);
-void hostmounts_withhold(const char *const places[]);
-int hostmounts_empty(void); /* a sealed, empty directory, detached: the caller's */
+const char *hostmounts_withhold(void); /* NULL, or what could not be done, and errno */
+const char *hostmounts_withhold_for_copies(void);
+const char *hostmounts_withhold_in_copy(void); /* in a copy of where that was done */
+void hostmounts_hide(const struct plan *plan);
+void hostmounts_withhold_places(const char *const places[]);
+
+/* template.c. False where we cannot be in the host's mount namespace again. */
+#define KEPT_FD 20 /* what the first stage keeps lies from here on */
+#define STUB_HOST "host" /* by these names, from the working directory that PID 1 begins with */
+#define STUB_EMPTY "empty"
+#define STUB_NOTHING "nothing"
+void template_open(void);
+bool template_make(void);
+bool template_leave(void);
+bool template_renew(void); /* for a plan: what is cloned next is a copy of the host's mounts as they are now */
+void template_forget_plan(void);
+bool template_is_made(void);
+int template_changes(void); /* -1, or to be polled for what calls for template_leave */
+void template_take(void);      /* in PID 1, first of all */
+bool template_was_stale(void); /* whether what was taken since is to be taken again */
 
 /* view.c */
 void view_collect(struct plan *plan);
@@ -137,8 +156,8 @@ int view_open(const char *path); /* O_PATH, in the new root, no links followed; 
 void view_attach(int tree, const char *path, const char *step);
 void view_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes);
 
-/* devices.c: an attached, sealed, empty directory, for masks_apply */
-int devices_build(const struct plan *plan);
+/* devices.c */
+void devices_build(const struct plan *plan);
 
 /* masks.c */
 void masks_apply(int empty_fd);
