@@ -6,6 +6,7 @@
  *   report.c   the status pipe and the exit record: how anything is told
  *   network.c  loopback, the address of a job on the bridge, its resolv.conf and hosts
  *   template.c the mount namespace that a job's is a copy of
+ *   stock.c    what of a job's view is made before there is a plan
  *   view.c     what the job sees of the file system
  *   hostmounts.c  what of the host's mounts no job may see
  *   devices.c  the job's /dev
@@ -122,9 +123,11 @@ uint64_t clock_ns(clockid_t clock);
 int tree_clone(int dirfd, const char *path, unsigned int flags, const char *step);
 void tree_set(int fd, uint64_t set, uint64_t clear, bool recursive, const char *step, const char *detail);
 bool tree_withhold(int fd);
+bool tree_seal(int fd);
 void tree_attach(int tree, int target, const char *step, const char *detail);
 int fs_new(const char *type, const char *const options[][2], uint64_t attributes, const char *step);
 int fs_make(const char *type, const char *const options[][2], uint64_t attributes, const char **what); /* -1 and errno, does not fail() */
+int fd_keep(int fd); /* the same one, or -1, where no plan's descriptor comes to lie; -1 and errno */
 int open_beneath(int root, const char *path, uint64_t flags, uint64_t resolve);
 
 /* hostmounts.c */
@@ -156,7 +159,14 @@ int view_open(const char *path); /* O_PATH, in the new root, no links followed; 
 void view_attach(int tree, const char *path, const char *step);
 void view_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes);
 
+/* stock.c */
+enum stock_item { STOCK_DEVICES, STOCK_TERMINALS, STOCK_QUEUES, STOCK_SYS, STOCK_RUN };
+void stock_fill(void);  /* as much of it as can be had */
+void stock_clear(void); /* once they are another's, or of namespaces that we have left */
+int stock_take(enum stock_item item, const char *step); /* in PID 1, whose it is */
+
 /* devices.c */
+int devices_make(const char **what); /* a /dev, detached; -1 and errno */
 void devices_build(const struct plan *plan);
 
 /* masks.c */

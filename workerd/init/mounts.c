@@ -36,6 +36,12 @@ bool tree_withhold(int fd) {
     return syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr) == 0;
 }
 
+/* Read-only; false and errno. */
+bool tree_seal(int fd) {
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
+    return syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr) == 0;
+}
+
 void tree_attach(int tree, int target, const char *step, const char *detail) {
     if (syscall(SYS_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
         fail(step, detail);
@@ -60,6 +66,11 @@ int fs_new(const char *type, const char *const options[][2], uint64_t attributes
     if (fd < 0)
         fail(step, what);
     return fd;
+}
+
+int fd_keep(int fd) {
+    cleanup_fd int low = fd;
+    return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, KEPT_FD);
 }
 
 /* -1 and errno where it cannot be opened; EAGAIN of a concurrent rename is tried again. */

@@ -54,13 +54,7 @@ static void let_go(int *fd) {
     *fd = -1;
 }
 
-/* Where no plan's descriptor comes to lie; -1 and errno. */
-static int keep(int fd) {
-    cleanup_fd int low = fd;
-    return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, KEPT_FD);
-}
-
-static int list_of_host(void) { return keep(openat(template.daemon, "mountinfo", O_RDONLY | O_CLOEXEC)); }
+static int list_of_host(void) { return fd_keep(openat(template.daemon, "mountinfo", O_RDONLY | O_CLOEXEC)); }
 
 /* Since the last time, or since the list was opened; also where that is not known. */
 static bool has_changed(int list) {
@@ -71,12 +65,10 @@ static bool has_changed(int list) {
 /* Detached; -1 and errno. */
 static int make_stub(void) {
     const char *const options[][2] = {{"mode", "555"}, {"nr_inodes", "4"}, {NULL, NULL}};
-    struct mount_attr seal = {.attr_set = MOUNT_ATTR_RDONLY};
     const char *what;
     int stub = fs_make("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, &what);
     if (stub >= 0 && mkdirat(stub, STUB_HOST, 0555) == 0 && mkdirat(stub, STUB_EMPTY, 0555) == 0 &&
-        mknodat(stub, STUB_NOTHING, S_IFREG | 0444, 0) == 0 &&
-        syscall(SYS_mount_setattr, stub, "", AT_EMPTY_PATH, &seal, sizeof seal) == 0)
+        mknodat(stub, STUB_NOTHING, S_IFREG | 0444, 0) == 0 && tree_seal(stub))
         return stub;
     int kept = errno;
     close_fd_of(&stub);
@@ -105,9 +97,9 @@ static const char *build(unsigned long propagation, const char *(*withhold)(void
 void template_open(void) {
     char path[32];
     snprintf(path, sizeof path, "/proc/%d", (int)getppid());
-    template.daemon = keep(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
-    template.host = keep(open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
-    template.root = keep(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    template.daemon = fd_keep(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+    template.host = fd_keep(open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
+    template.root = fd_keep(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 }
 
 bool template_leave(void) {
@@ -149,25 +141,19 @@ bool template_renew(void) {
 
 void template_forget_plan(void) { let_go(&template.witness); }
 
-/* PID 1 keeps nothing of the host's. */
-static void close_all(void) {
+void template_take(void) {
+    const char *wrong = template.made ? hostmounts_withhold_in_copy() : build(MS_PRIVATE, hostmounts_withhold);
+    if (wrong != NULL)
+        fail("hide", wrong);
     let_go(&template.changes);
-    let_go(&template.witness);
     let_go(&template.root);
     let_go(&template.host);
     let_go(&template.daemon);
 }
 
-void template_take(void) {
-    const char *wrong = template.made ? hostmounts_withhold_in_copy() : build(MS_PRIVATE, hostmounts_withhold);
-    if (wrong != NULL)
-        fail("hide", wrong);
-}
-
 bool template_was_stale(void) {
     bool stale = template.made && has_changed(template.witness);
-    template.made = false;
-    close_all();
+    let_go(&template.witness);
     if (!stale)
         return false;
     const char *wrong = mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ? "propagation" : hostmounts_withhold();

@@ -1,7 +1,9 @@
 /* What the job sees of the file system.
  *
  * view_collect opens and clones, as the caller, everything that the view takes from
- * the host, before the view exists. view_build makes the new root and attaches to it.
+ * the host, before the view exists. view_build makes the new root and attaches to it. We
+ * begin with the host's tree as our root and the stub that it lies on as our working directory
+ * (template.c); when all is collected, the host's tree goes and the new root takes its place.
  * A path is looked up once; from then on it is a descriptor.
  */
 #define _GNU_SOURCE
@@ -325,24 +327,39 @@ static void place(const struct plan *plan, const struct mount_op *op, int tree, 
     close(tree);
 }
 
+/* -1: a root tree need not have it; a link leads to another private place. */
+static int private_place(const char *path) {
+    int target = view_open(path);
+    if (target < 0 && errno != ENOENT && errno != ELOOP && errno != ENOTDIR)
+        fail("tmpfs", path);
+    return target;
+}
+
 void view_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes) {
     char bytes[24];
     snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)size);
-    cleanup_fd int target = view_open(path);
-    if (target < 0 && (errno == ENOENT || errno == ELOOP || errno == ENOTDIR))
-        return; /* a root tree need not have it; a link leads to another private place */
+    cleanup_fd int target = private_place(path);
     if (target < 0)
-        fail("tmpfs", path);
+        return;
     cleanup_fd int fd = fs_new("tmpfs", (const char *const[][2]){{"mode", mode}, {"size", bytes}, {"nr_inodes", inodes}, {NULL, NULL}},
                                attributes, "tmpfs");
     tree_attach(fd, target, "tmpfs", path);
     note_own(fd);
 }
 
+static void build_run(void) {
+    cleanup_fd int run = stock_take(STOCK_RUN, "tmpfs");
+    cleanup_fd int target = private_place("/run");
+    if (target < 0)
+        return;
+    tree_attach(run, target, "tmpfs", "/run");
+    note_own(run);
+}
+
 static void build_kernel_views(void) {
     cleanup_fd int proc = fs_new("proc", NULL, QUIET | MOUNT_ATTR_NOEXEC, "proc");
     view_attach(proc, "/proc", "proc");
-    cleanup_fd int sys = fs_new("sysfs", NULL, SEALED, "sys");
+    cleanup_fd int sys = stock_take(STOCK_SYS, "sys");
     view_attach(sys, "/sys", "sys");
     cleanup_fd int cgroup = fs_new("cgroup2", NULL, SEALED, "cgroup");
     view_attach(cgroup, "/sys/fs/cgroup", "cgroup");
@@ -365,7 +382,7 @@ void view_build(struct plan *plan) {
     enter_root();
     detach_replaced();
     build_kernel_views();
-    view_tmpfs("/run", "755", 64 << 20, "65536", QUIET);
+    build_run();
     view_tmpfs("/tmp", "1777", plan->tmp_size, "262144", QUIET);
     view_tmpfs("/var/tmp", "1777", plan->tmp_size, "262144", QUIET);
     devices_build(plan);

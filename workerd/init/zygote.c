@@ -5,8 +5,10 @@
  * descriptors, which get the numbers that the plan names, from FIRST_FD on. PID 1 is
  * cloned as by `run`, and told of through the plan's own status pipe. Nothing is exec'ed
  * for that, and the job takes over fresh network and IPC namespaces in which no other
- * has been: they are made in a pause between two plans, where there is one. We are in the
- * newest job's until then.
+ * has been: they are made in a pause between two plans, where there is one, with what of its
+ * file systems does not depend on its plan (stock.c). We are in the newest job's until then.
+ * PID 1's mount namespace is a copy of ours, which is a copy of the host's, prepared for that
+ * (template.c): made in a pause as well, or with the plan, and left when the host's changes.
  *
  * Nothing of a plan's text outlives it here: what PID 1 inherits from us is what we were before
  * it came. At the end of file on the socket, when the daemon has gone, we leave.
@@ -104,7 +106,10 @@ static const char *read_plan(size_t length, struct plan *plan) {
 }
 
 /* Not the UTS namespace: a new one takes over the names of the one before. */
-static bool make_fresh(void) { return unshare(CLONE_NEWNET | CLONE_NEWIPC) == 0 && network_loopback_up(); }
+static bool make_fresh(void) {
+    stock_clear();
+    return unshare(CLONE_NEWNET | CLONE_NEWIPC) == 0 && network_loopback_up();
+}
 
 /* False where we are not fit for another. */
 static bool carry_out(size_t length, char *word, bool fresh) {
@@ -118,6 +123,8 @@ static bool carry_out(size_t length, char *word, bool fresh) {
     if (!template_renew())
         return report_refusal("mounts", errno, ""), false;
     pid_t pid = clone_init(&plan, CLONE_NEWUTS);
+    if (pid != 0)
+        stock_clear();
     if (pid < 0) {
         report_refusal("clone", errno, "");
     } else if (pid > 0) {
@@ -164,6 +171,8 @@ static bool await(bool *fresh) {
             continue;
         if (!*fresh && !make_fresh())
             return false; /* rather than keep what is the newest job's */
+        if (!*fresh)
+            stock_fill();
         *fresh = tried = true;
         if (!template_is_made() && !template_make())
             return false;
