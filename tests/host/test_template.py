@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.daemon import Daemon, until
-from tests.host.test_first_stage import namespaces, zygote
+from tests.host.test_first_stage import namespaces, zygote, zygotes
 from workerd.job import Net
 
 FIRST_KEPT = 20
@@ -72,6 +72,7 @@ class Host(Daemon):
     def settled(self) -> int:
         """The first stage, once it is in a copy of these mounts, with nothing left to do."""
         assert self.process is not None
+        until(lambda: zygotes(self) != [])
         host = namespaces(self.process.pid)
         until(lambda: namespaces(zygote(self))["mnt"] != host["mnt"] and namespaces(zygote(self))["net"] != host["net"])
         until(lambda: _sleeps(zygote(self)))
