@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -144,6 +145,16 @@ class TestExec:
             assert daemon.ctl("kill", job).returncode == 0
             assert entered.wait(60) == 137
             daemon.wait(job)
+
+    @pytest.mark.parametrize("tty", [False, True], ids=["pipe", "terminal"])
+    def test_dies_with_a_job_that_ends_by_itself_while_it_writes_to_its_output(self, daemon: Daemon, tty: bool) -> None:
+        """It is no child of the job's PID 1, which is left without any, and has output to drain."""
+        job = daemon.run("sh", "-c", "until test -e /tmp/go; do sleep 0.02; done", tty=tty)
+        there = "/dev/pts/0" if tty else "/proc/2/fd/1"
+        with popen(daemon, "exec", job, "sh", "-c", f"exec > {there}; echo up; touch /tmp/go; exec yes") as entered:
+            assert daemon.wait(job).exit_code == 0
+            assert entered.wait(60) in (128 + signal.SIGKILL, 128 + signal.SIGPIPE)
+        assert daemon.output(job).startswith(b"up\r\n" if tty else b"up\n")
 
     def test_dies_with_its_client(self, daemon: Daemon) -> None:
         job = sleeper(daemon)

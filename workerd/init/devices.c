@@ -1,6 +1,7 @@
 /* The job's /dev: the few devices that are harmless, a devpts and an mqueue of its own,
  * a private shm. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <sys/stat.h>
@@ -11,47 +12,54 @@
 
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 
-static void make_node(int dev, const char *name, unsigned int minor_number, unsigned int major_number) {
-    if (mknodat(dev, name, S_IFCHR | 0666, makedev(major_number, minor_number)) < 0)
-        fail("dev", name);
+static const struct {
+    const char *name;
+    unsigned int major_number, minor_number;
+} nodes[] = {{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
+
+static const struct {
+    const char *name, *target;
+} links[] = {
+    {"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"},
+    {"ptmx", "pts/ptmx"},
+};
+
+static const char *const directories[] = {"pts", "shm", "mqueue"};
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static bool make_entries(int dev, const char **what) {
+    for (size_t i = 0; i < COUNT(nodes); i++)
+        if (mknodat(dev, *what = nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major_number, nodes[i].minor_number)) < 0)
+            return false;
+    for (size_t i = 0; i < COUNT(links); i++)
+        if (symlinkat(links[i].target, dev, *what = links[i].name) < 0)
+            return false;
+    for (size_t i = 0; i < COUNT(directories); i++)
+        if (mkdirat(dev, *what = directories[i], 0755) < 0)
+            return false;
+    return true;
 }
 
-static void make_link(int dev, const char *target, const char *name) {
-    if (symlinkat(target, dev, name) < 0)
-        fail("dev", name);
+int devices_make(const char **what) {
+    const char *const options[][2] = {{"mode", "755"}, {"size", "65536"}, {"nr_inodes", "64"}, {NULL, NULL}};
+    int dev = fs_make("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, what);
+    if (dev < 0 || (make_entries(dev, what) && tree_seal(dev)))
+        return dev;
+    int kept = errno;
+    close(dev);
+    errno = kept;
+    return -1;
 }
 
-static void make_dir(int dev, const char *name) {
-    if (mkdirat(dev, name, 0755) < 0)
-        fail("dev", name);
+static void attach(enum stock_item item, const char *path) {
+    cleanup_fd int tree = stock_take(item, "dev");
+    view_attach(tree, path, "dev");
 }
 
-int devices_build(const struct plan *plan) {
-    const char *const dev_options[][2] = {{"mode", "755"}, {"size", "65536"}, {"nr_inodes", "64"}, {NULL, NULL}};
-    cleanup_fd int dev = fs_new("tmpfs", dev_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "dev");
-    make_node(dev, "null", 3, 1);
-    make_node(dev, "zero", 5, 1);
-    make_node(dev, "full", 7, 1);
-    make_node(dev, "random", 8, 1);
-    make_node(dev, "urandom", 9, 1);
-    make_node(dev, "tty", 0, 5);
-    make_link(dev, "/proc/self/fd", "fd");
-    make_link(dev, "/proc/self/fd/0", "stdin");
-    make_link(dev, "/proc/self/fd/1", "stdout");
-    make_link(dev, "/proc/self/fd/2", "stderr");
-    make_link(dev, "pts/ptmx", "ptmx");
-    make_dir(dev, "pts");
-    make_dir(dev, "shm");
-    make_dir(dev, "mqueue");
-    view_attach(dev, "/dev", "dev");
-    tree_set(dev, MOUNT_ATTR_RDONLY, 0, false, "dev", "/dev");
-    const char *const pts_options[][2] = {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {NULL, NULL}};
-    cleanup_fd int pts = fs_new("devpts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "dev");
-    view_attach(pts, "/dev/pts", "dev");
-    cleanup_fd int queues = fs_new("mqueue", NULL, QUIET | MOUNT_ATTR_NOEXEC, "dev");
-    view_attach(queues, "/dev/mqueue", "dev");
-    int empty_fd = hostmounts_empty();
-    view_attach(empty_fd, "/dev/shm", "mask"); /* only what is attached can be cloned; shm covers it */
+void devices_build(const struct plan *plan) {
+    attach(STOCK_DEVICES, "/dev");
+    attach(STOCK_TERMINALS, "/dev/pts");
+    attach(STOCK_QUEUES, "/dev/mqueue");
     view_tmpfs("/dev/shm", "1777", plan->tmp_size, "262144", QUIET | MOUNT_ATTR_NOEXEC);
-    return empty_fd;
 }

@@ -2,17 +2,20 @@
  * systems (a chroot's own /proc would show /proc/PID/root of the caller's other processes),
  * second places of /run with its sockets, and what the daemon hides.
  *
- * All of it is done in PID 1's own copy of the host's mounts, before anything is cloned
+ * All of it is done in a copy of the host's mounts (template.c), before anything is cloned
  * from there: so it holds for every tree that the view is made of. A mount is withheld by
  * making it unbindable (mount_namespaces(7)): no clone contains it, or can be taken from
- * it. Unmounting would do as well, but each umount2 waits for a grace period of RCU, some
- * 0.1 ms, and a host has dozens of such mounts.
+ * it. A copy of the namespace may have forgotten that (since Linux 6.17 or so; 6.18 has), so
+ * that it is done again there, but without a look at the list of mounts. Unmounting would do as well, but each umount2 waits for a grace period of RCU, some
+ * 0.1 ms, and a host has dozens of such mounts. What comes into being without a mount, the
+ * places that the daemon hides, is looked for in PID 1, for each job.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
+#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,13 +37,21 @@ struct host_mount { /* a line of proc_pid_mountinfo(5) */
     bool withheld; /* unbindable by now */
 };
 
+/* A withheld mount that lies on none: with it, all that lies on it is withheld. */
+struct top {
+    dev_t device;
+    ino_t inode; /* of its root: whatever has these is to be withheld, wherever it has got to */
+    char point[];
+};
+
+static char tops[64 << 10] __attribute__((aligned(4096))); /* one after the other, as `struct top` is aligned */
+static size_t tops_used;
+
 struct table { /* in memory of its own, given back before the job runs */
     size_t count;
     struct host_mount mounts[MAX_HOST_MOUNTS];
     char text[4 << 20];
 };
-
-static int empty = -1; /* a detached tree: for what of directories is hidden or masked */
 
 static bool below(const char *path, const char *top) {
     size_t length = strcmp(top, "/") == 0 ? 0 : strlen(top);
@@ -77,14 +88,15 @@ static void parse_line(char *line, struct host_mount *mount) {
     mount->type = next_word(&line);
 }
 
-static void read_table(struct table *table) {
+/* NULL, or what is wrong, and errno. */
+static const char *read_table(struct table *table) {
     cleanup_fd int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
     size_t length = 0;
     ssize_t got = -1;
     while (fd >= 0 && (got = read(fd, table->text + length, sizeof table->text - 1 - length)) > 0)
         length += (size_t)got;
     if (got < 0)
-        fail("hide", "/proc/self/mountinfo");
+        return "/proc/self/mountinfo";
     table->text[length] = '\0';
     table->count = 0;
     for (char *line = table->text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
@@ -94,7 +106,8 @@ static void read_table(struct table *table) {
         parse_line(line, &table->mounts[table->count++]);
     }
     if (length == sizeof table->text - 1 || table->count == MAX_HOST_MOUNTS)
-        fail_errno("hide", E2BIG, "more mounts on this host than can be looked through");
+        return errno = E2BIG, "more mounts on this host than can be looked through";
+    return NULL;
 }
 
 static bool is_kernel_type(const char *type) {
@@ -154,87 +167,138 @@ static void withhold(const struct table *table, const struct host_mount *mount) 
     umount2(link, MNT_DETACH);
 }
 
-/* How many were there. /proc itself is needed a little longer; /run goes with the host's
- * root, and its own places are refused by name (view.c). */
-static size_t withhold_pass(struct table *table) {
-    size_t found = 0;
-    read_table(table);
+/* `found` is how many were there. /proc itself is needed a little longer; /run goes with the
+ * host's root, and its own places are refused by name (view.c). */
+static const char *withhold_pass(struct table *table, size_t *found) {
+    const char *wrong = read_table(table);
+    if (wrong != NULL)
+        return wrong;
     struct host_mount run = find_run(table);
+    *found = 0;
     for (size_t i = table->count; i-- > 0;) {
         const struct host_mount *mount = &table->mounts[i];
         bool leads_out = is_kernel_type(mount->type) || (mount->device == run.device && below(mount->root, run.root));
         if (!leads_out || mount->withheld || below(mount->point, "/proc") || below(mount->point, "/run") ||
             is_covered(table, mount))
             continue;
-        found++;
+        ++*found;
         withhold(table, mount);
     }
-    return found;
+    return NULL;
 }
 
-static int null_of_host(void) {
+static const char *withhold_all(struct table *table) {
+    size_t found = 1;
+    for (int passes = 0; found > 0; passes++) {
+        const char *wrong = withhold_pass(table, &found);
+        if (wrong != NULL)
+            return wrong;
+        if (found > 0 && passes == MAX_PASSES)
+            return errno = EBUSY, "the host's mounts change too quickly";
+    }
+    return NULL;
+}
+
+static bool lies_on_withheld(const struct table *table, const struct host_mount *mount) {
+    for (size_t i = 0; i < table->count; i++)
+        if (table->mounts[i].id == mount->parent)
+            return table->mounts[i].withheld;
+    return false;
+}
+
+static size_t size_of(const char *point) {
+    return (sizeof(struct top) + strlen(point) + alignof(struct top)) & ~(alignof(struct top) - 1);
+}
+
+static bool note_top(const struct host_mount *mount) {
+    cleanup_fd int fd = open_beneath(AT_FDCWD, mount->point, O_PATH, RESOLVE_NO_SYMLINKS);
     struct stat st;
-    int tree = tree_clone(AT_FDCWD, "/dev/null", 0, "hide");
-    if (fstat(tree, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
-        fail_errno("hide", ENODEV, "/dev/null");
-    return tree;
+    size_t size = size_of(mount->point);
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != mount->device || size > sizeof tops - tops_used)
+        return false;
+    struct top *top = (struct top *)(tops + tops_used);
+    *top = (struct top){.device = st.st_dev, .inode = st.st_ino};
+    strcpy(top->point, mount->point);
+    tops_used += size;
+    return true;
 }
 
-static int empty_tree(void) {
-    const char *const options[][2] = {{"mode", "555"}, {"nr_inodes", "2"}, {NULL, NULL}};
-    const uint64_t sealed = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-    return fs_new("tmpfs", options, sealed, "hide");
+static const char *note_tops(struct table *table) {
+    const char *wrong = read_table(table);
+    for (size_t i = 0; wrong == NULL && i < table->count; i++)
+        if (table->mounts[i].withheld && !lies_on_withheld(table, &table->mounts[i]) && !note_top(&table->mounts[i]))
+            errno = EBUSY, wrong = "the host's mounts change too quickly";
+    return wrong;
 }
 
-/* Only what is attached can be cloned: a place takes the tree itself, and a clone of it is
- * for the next one. */
-static void cover(int target, int *tree, const char *path) {
-    cleanup_fd int attached = *tree;
-    tree_attach(attached, target, "hide", path);
-    *tree = tree_clone(attached, "", AT_EMPTY_PATH, "hide");
+/* What is unbindable on the host is seen as anything else is. */
+static const char *make_bindable(struct table *table) {
+    const char *wrong = read_table(table);
+    for (size_t i = 0; wrong == NULL && i < table->count; i++)
+        if (table->mounts[i].withheld && !is_covered(table, &table->mounts[i]) &&
+            mount(NULL, table->mounts[i].point, NULL, MS_PRIVATE, NULL) < 0)
+            wrong = "an unbindable mount";
+    return wrong;
 }
 
-static void hide(const char *path, int *null_tree) {
+/* Each of `works` in turn, with a table of its own. */
+static const char *with_table(const char *(*const works[])(struct table *)) {
+    struct table *table = mmap(NULL, sizeof *table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (table == MAP_FAILED)
+        return "no memory to look through the mounts";
+    const char *wrong = NULL;
+    for (; wrong == NULL && *works != NULL; works++)
+        wrong = (*works)(table);
+    int kept = errno;
+    munmap(table, sizeof *table);
+    errno = kept;
+    return wrong;
+}
+
+const char *hostmounts_withhold(void) {
+    return with_table((const char *(*const[])(struct table *)){withhold_all, NULL});
+}
+
+const char *hostmounts_withhold_for_copies(void) {
+    tops_used = 0;
+    return with_table((const char *(*const[])(struct table *)){make_bindable, withhold_all, note_tops, NULL});
+}
+
+static bool withhold_top(const struct top *top) {
+    cleanup_fd int fd = open_beneath(AT_FDCWD, top->point, O_PATH, RESOLVE_NO_SYMLINKS);
+    struct stat st;
+    return fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == top->device && st.st_ino == top->inode && tree_withhold(fd);
+}
+
+const char *hostmounts_withhold_in_copy(void) {
+    bool done = true;
+    for (size_t at = 0; done && at < tops_used;) {
+        const struct top *top = (const struct top *)(tops + at);
+        done = withhold_top(top);
+        at += size_of(top->point);
+    }
+    madvise(tops, sizeof tops, MADV_DONTNEED); /* of no more use, for as long as the job runs */
+    return done ? NULL : hostmounts_withhold();
+}
+
+static void hide(const char *path) {
     cleanup_fd int target = open_beneath(AT_FDCWD, path, O_PATH, RESOLVE_NO_SYMLINKS);
     struct stat st;
     if (target < 0 && (errno == ENOENT || errno == ENOTDIR))
         return;
     if (target < 0 || fstat(target, &st) < 0)
         fail("hide", path);
-    cover(target, S_ISDIR(st.st_mode) ? &empty : null_tree, path);
+    cleanup_fd int cover = tree_clone(AT_FDCWD, S_ISDIR(st.st_mode) ? STUB_EMPTY : STUB_NOTHING, 0, "hide");
+    tree_attach(cover, target, "hide", path);
 }
 
-/* To close a detached clone waits for the kernel (synchronize_rcu): none is made in vain. */
-static bool hides_files(const struct plan *plan) {
-    struct stat st;
-    for (size_t i = 0; i < plan->nmounts; i++)
-        if (plan->mounts[i].kind == MOUNT_HIDE && stat(plan->mounts[i].target, &st) == 0 && !S_ISDIR(st.st_mode))
-            return true;
-    return false;
-}
-
-int hostmounts_empty(void) {
-    int tree = empty;
-    empty = -1;
-    return tree;
-}
-
-void hostmounts_prepare(const struct plan *plan) {
-    struct table *table = mmap(NULL, sizeof *table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (table == MAP_FAILED)
-        fail("hide", "no memory to look through the mounts");
-    cleanup_fd int null_tree = hides_files(plan) ? null_of_host() : -1;
-    empty = empty_tree();
-    for (int passes = 0; withhold_pass(table) > 0; passes++)
-        if (passes == MAX_PASSES)
-            fail_errno("hide", EBUSY, "the host's mounts change too quickly");
-    munmap(table, sizeof *table);
+void hostmounts_hide(const struct plan *plan) {
     for (size_t i = 0; i < plan->nmounts; i++)
         if (plan->mounts[i].kind == MOUNT_HIDE)
-            hide(plan->mounts[i].target, &null_tree);
+            hide(plan->mounts[i].target);
 }
 
-void hostmounts_withhold(const char *const places[]) {
+void hostmounts_withhold_places(const char *const places[]) {
     for (; *places != NULL; places++) {
         cleanup_fd int fd = open_beneath(AT_FDCWD, *places, O_PATH, RESOLVE_NO_SYMLINKS);
         if (fd >= 0)

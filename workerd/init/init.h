@@ -6,6 +6,8 @@
  *   report.c   the status pipe and the exit record: how anything is told
  *   go.c       the daemon's word that the command may run
  *   network.c  loopback, the address of a job on the bridge, its resolv.conf and hosts
+ *   template.c the mount namespace that a job's is a copy of
+ *   stock.c    what of a job's view is made before there is a plan
  *   view.c     what the job sees of the file system
  *   hostmounts.c  what of the host's mounts no job may see
  *   devices.c  the job's /dev
@@ -122,14 +124,34 @@ uint64_t clock_ns(clockid_t clock);
 int tree_clone(int dirfd, const char *path, unsigned int flags, const char *step);
 void tree_set(int fd, uint64_t set, uint64_t clear, bool recursive, const char *step, const char *detail);
 bool tree_withhold(int fd);
+bool tree_seal(int fd);
 void tree_attach(int tree, int target, const char *step, const char *detail);
 int fs_new(const char *type, const char *const options[][2], uint64_t attributes, const char *step);
+int fs_make(const char *type, const char *const options[][2], uint64_t attributes, const char **what); /* -1 and errno, does not fail() */
+int fd_keep(int fd); /* the same one, or -1, where no plan's descriptor comes to lie; -1 and errno */
 int open_beneath(int root, const char *path, uint64_t flags, uint64_t resolve);
 
 /* hostmounts.c */
-void hostmounts_prepare(const struct plan *plan);
-void hostmounts_withhold(const char *const places[]);
-int hostmounts_empty(void); /* a sealed, empty directory, detached: the caller's */
+const char *hostmounts_withhold(void); /* NULL, or what could not be done, and errno */
+const char *hostmounts_withhold_for_copies(void);
+const char *hostmounts_withhold_in_copy(void); /* in a copy of where that was done */
+void hostmounts_hide(const struct plan *plan);
+void hostmounts_withhold_places(const char *const places[]);
+
+/* template.c. False where we cannot be in the host's mount namespace again. */
+#define KEPT_FD 20 /* what the first stage keeps lies from here on */
+#define STUB_HOST "host" /* by these names, from the working directory that PID 1 begins with */
+#define STUB_EMPTY "empty"
+#define STUB_NOTHING "nothing"
+void template_open(void);
+bool template_make(void);
+bool template_leave(void);
+bool template_renew(void); /* for a plan: what is cloned next is a copy of the host's mounts as they are now */
+void template_forget_plan(void);
+bool template_is_made(void);
+int template_changes(void); /* -1, or to be polled for what calls for template_leave */
+void template_take(void);      /* in PID 1, first of all */
+bool template_was_stale(void); /* whether what was taken since is to be taken again */
 
 /* view.c */
 void view_collect(struct plan *plan);
@@ -138,8 +160,15 @@ int view_open(const char *path); /* O_PATH, in the new root, no links followed; 
 void view_attach(int tree, const char *path, const char *step);
 void view_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes);
 
-/* devices.c: an attached, sealed, empty directory, for masks_apply */
-int devices_build(const struct plan *plan);
+/* stock.c */
+enum stock_item { STOCK_DEVICES, STOCK_TERMINALS, STOCK_QUEUES, STOCK_SYS, STOCK_RUN };
+void stock_fill(void);  /* as much of it as can be had */
+void stock_clear(void); /* once they are another's, or of namespaces that we have left */
+int stock_take(enum stock_item item, const char *step); /* in PID 1, whose it is */
+
+/* devices.c */
+int devices_make(const char **what); /* a /dev, detached; -1 and errno */
+void devices_build(const struct plan *plan);
 
 /* masks.c */
 void masks_apply(int empty_fd);
@@ -148,7 +177,7 @@ void masks_apply(int empty_fd);
 void go_wait(struct plan *plan);
 
 /* network.c */
-void network_loopback_up(void);
+bool network_loopback_up(void);
 void network_configure(const struct plan *plan);
 void network_collect_files(struct plan *plan);
 void network_place_files(struct plan *plan);

@@ -48,8 +48,6 @@ static void enter_namespaces(struct plan *plan) {
         fail("cgroup-namespace", "");
     if (sethostname(plan->hostname, strlen(plan->hostname)) < 0)
         fail("hostname", plan->hostname);
-    if (plan->net != NET_HOST)
-        network_loopback_up();
     if (plan->net == NET_BRIDGE) {
         go_wait(plan);
         network_configure(plan);
@@ -131,8 +129,11 @@ static int run(int argc, char **argv) {
     pid_t pid = clone_init(&plan, CLONE_NEWIPC | CLONE_NEWUTS | (plan.net == NET_HOST ? 0 : CLONE_NEWNET));
     if (pid < 0)
         fail("clone", "");
-    if (pid == 0)
+    if (pid == 0) {
+        if (plan.net != NET_HOST && !network_loopback_up())
+            fail("loopback", "lo");
         be_init(&plan, argv);
+    }
     report_pid(pid);
     return 0;
 }

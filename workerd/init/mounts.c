@@ -22,8 +22,9 @@ int tree_clone(int dirfd, const char *path, unsigned int flags, const char *step
     return tree;
 }
 
+/* And nothing that is mounted elsewhere comes to it from here on. */
 void tree_set(int fd, uint64_t set, uint64_t clear, bool recursive, const char *step, const char *detail) {
-    struct mount_attr attr = {.attr_set = set, .attr_clr = clear};
+    struct mount_attr attr = {.attr_set = set, .attr_clr = clear, .propagation = MS_PRIVATE};
     unsigned int flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
     if (syscall(SYS_mount_setattr, fd, "", flags, &attr, sizeof attr) < 0)
         fail(step, detail);
@@ -35,26 +36,41 @@ bool tree_withhold(int fd) {
     return syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr) == 0;
 }
 
+/* Read-only; false and errno. */
+bool tree_seal(int fd) {
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
+    return syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr) == 0;
+}
+
 void tree_attach(int tree, int target, const char *step, const char *detail) {
     if (syscall(SYS_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
         fail(step, detail);
 }
 
-int fs_new(const char *type, const char *const options[][2], uint64_t attributes, const char *step) {
+int fs_make(const char *type, const char *const options[][2], uint64_t attributes, const char **what) {
+    *what = type;
     cleanup_fd int context = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
-    if (context < 0)
-        fail(step, type);
-    if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", type, 0) < 0)
-        fail(step, "source");
+    if (context < 0 || syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", type, 0) < 0)
+        return -1;
     for (; options != NULL && (*options)[0] != NULL; options++)
         if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, (*options)[0], (*options)[1], 0) < 0)
-            fail(step, (*options)[0]);
+            return *what = (*options)[0], -1;
     if (syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-        fail(step, type);
-    int fd = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes);
+        return -1;
+    return (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes);
+}
+
+int fs_new(const char *type, const char *const options[][2], uint64_t attributes, const char *step) {
+    const char *what;
+    int fd = fs_make(type, options, attributes, &what);
     if (fd < 0)
-        fail(step, type);
+        fail(step, what);
     return fd;
+}
+
+int fd_keep(int fd) {
+    cleanup_fd int low = fd;
+    return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, KEPT_FD);
 }
 
 /* -1 and errno where it cannot be opened; EAGAIN of a concurrent rename is tried again. */

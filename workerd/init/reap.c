@@ -33,17 +33,17 @@ static void note_end(struct life *life, const siginfo_t *info) {
     life->times.duration_ns = clock_ns(CLOCK_MONOTONIC) - life->started_mono;
 }
 
-/* Reaps all that is dead; with `wait`, until no child is left. */
-static void reap_children(struct life *life, bool wait) {
+/* Reaps all that is dead; with `wait`, until no child is left. Whether one is. */
+static bool reap_children(struct life *life, bool wait) {
     for (;;) {
         siginfo_t info = {0};
-        if (waitid(P_ALL, 0, &info, WEXITED | (wait ? 0 : WNOHANG)) < 0) {
+        if (waitid(P_ALL, 0, &info, WEXITED | __WALL | (wait ? 0 : WNOHANG)) < 0) {
             if (errno != ECHILD)
                 continue;
-            return;
+            return false;
         }
         if (info.si_pid == 0)
-            return;
+            return true;
         if (info.si_pid == life->command && !life->ended)
             note_end(life, &info);
     }
@@ -102,6 +102,20 @@ static void wait_for_end(struct life *life, int signals) {
     }
 }
 
+/* Orphans become children of ours, so without one nobody of the command's is alive, and
+ * kill(-1), which looks at every process of the machine, has nobody to find but those who
+ * joined (enter.c). They are children of others: neither waited for here nor dead for
+ * certain when the kill is sent, and the kernel kills them as we exit, before our end is
+ * told (zap_pid_ns_processes). What one writes meanwhile into a pipe that the job handed
+ * it is drained or not, as ever. A terminal is read until nobody writes to it any more,
+ * though, and whoever joined may. */
+static void kill_others(struct life *life) {
+    if (!reap_children(life, false) && life->plan->tty_fd < 0)
+        return;
+    kill(-1, SIGKILL);
+    reap_children(life, true);
+}
+
 _Noreturn void reap_forever(const struct plan *plan, struct output *out, int signals, pid_t command) {
     struct life life = {.plan = plan, .out = out, .command = command};
     life.started_mono = clock_ns(CLOCK_MONOTONIC);
@@ -112,8 +126,7 @@ _Noreturn void reap_forever(const struct plan *plan, struct output *out, int sig
      * process that cannot be killed (state D) may keep us here until we are killed; and
      * again when all output is in the log. */
     report_exit(life.code, life.status, &life.times, out->log.end, out->log.lost);
-    kill(-1, SIGKILL);
-    reap_children(&life, true);
+    kill_others(&life);
     tty_finish(out);
     output_finish(out);
     report_exit(life.code, life.status, &life.times, out->log.end, out->log.lost);

@@ -1,7 +1,9 @@
 /* What the job sees of the file system.
  *
  * view_collect opens and clones, as the caller, everything that the view takes from
- * the host, before the view exists. view_build makes the new root and attaches to it.
+ * the host, before the view exists. view_build makes the new root and attaches to it. We
+ * begin with the host's tree as our root and the stub that it lies on as our working directory
+ * (template.c); when all is collected, the host's tree goes and the new root takes its place.
  * A path is looked up once; from then on it is a descriptor.
  */
 #define _GNU_SOURCE
@@ -183,12 +185,9 @@ static void collect_base(const struct plan *plan) {
         fail_errno("rootfs", EPERM, path);
 }
 
-void view_collect(struct plan *plan) {
+static void collect(struct plan *plan) {
     static int sources[MAX_MOUNTS];
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-        fail("propagation", "/");
-    network_collect_files(plan); /* before the daemon's own directories are hidden */
-    hostmounts_prepare(plan);
+    hostmounts_hide(plan);
     as_caller(plan);
     collect_base(plan);
     int cwd_fd = collect_cwd(plan);
@@ -198,7 +197,7 @@ void view_collect(struct plan *plan) {
         sources[i] = taken ? collect_op(plan, op) : -1;
     }
     as_root();
-    hostmounts_withhold((const char *const[]){"/proc", NULL}); /* no path is looked up on the host from here on */
+    hostmounts_withhold_places((const char *const[]){"/proc", NULL}); /* no path is looked up on the host from here on */
     if (cwd_fd >= 0)
         cwd_op.tree = clone_source(cwd_fd, cwd_op.kind == MOUNT_RO, "chdir", plan->cwd);
     for (size_t i = 0; i < plan->nmounts; i++) {
@@ -208,8 +207,33 @@ void view_collect(struct plan *plan) {
             op->tree = clone_source(sources[i], read_only, step_of(op), path_of(op));
     }
     if (plan->rootfs == NULL)
-        hostmounts_withhold(replaced);
+        hostmounts_withhold_places(replaced);
     clone_root(plan);
+}
+
+static void drop(int *fd) {
+    close_fd_of(fd);
+    *fd = -1;
+}
+
+/* As it was before `collect`, but for the targets' names, which lead to the same places. */
+static void drop_collected(struct plan *plan) {
+    drop(&root_tree);
+    drop(&base_fd);
+    drop(&cwd_op.tree);
+    cwd_op.kind = MOUNT_RW;
+    for (size_t i = 0; i < plan->nmounts; i++)
+        drop(&plan->mounts[i].tree);
+}
+
+void view_collect(struct plan *plan) {
+    template_take();
+    network_collect_files(plan); /* before the daemon's own directories are hidden */
+    collect(plan);
+    if (template_was_stale()) {
+        drop_collected(plan);
+        collect(plan);
+    }
 }
 
 /* What the view replaces goes altogether, where it was not withheld: nothing of the host's
@@ -220,18 +244,16 @@ static void detach_replaced(void) {
             ;
 }
 
-/* From here on the process lives in the new root, and the old one is gone. */
+/* From here on the process lives in the new root, and the host's tree is gone. */
 static void enter_root(void) {
-    cleanup_fd int slash = open("/", O_PATH | O_CLOEXEC);
-    if (slash < 0)
+    cleanup_fd int stub = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (stub < 0)
         fail("root", "/");
-    tree_attach(root_tree, slash, "root", "/");
-    if (fchdir(root_tree) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
-        fail("pivot_root", "/");
-    if (umount2(".", MNT_DETACH) < 0)
-        fail("pivot_root", "the old root");
-    if (chdir("/") < 0)
-        fail("pivot_root", "/");
+    if (umount2(STUB_HOST, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
+        fail("root", "the host's tree");
+    tree_attach(root_tree, stub, "root", "/");
+    if (fchdir(root_tree) < 0 || chroot(".") < 0)
+        fail("root", "/");
     close(base_fd);
 }
 
@@ -305,24 +327,39 @@ static void place(const struct plan *plan, const struct mount_op *op, int tree, 
     close(tree);
 }
 
+/* -1: a root tree need not have it; a link leads to another private place. */
+static int private_place(const char *path) {
+    int target = view_open(path);
+    if (target < 0 && errno != ENOENT && errno != ELOOP && errno != ENOTDIR)
+        fail("tmpfs", path);
+    return target;
+}
+
 void view_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes) {
     char bytes[24];
     snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)size);
-    cleanup_fd int target = view_open(path);
-    if (target < 0 && (errno == ENOENT || errno == ELOOP || errno == ENOTDIR))
-        return; /* a root tree need not have it; a link leads to another private place */
+    cleanup_fd int target = private_place(path);
     if (target < 0)
-        fail("tmpfs", path);
+        return;
     cleanup_fd int fd = fs_new("tmpfs", (const char *const[][2]){{"mode", mode}, {"size", bytes}, {"nr_inodes", inodes}, {NULL, NULL}},
                                attributes, "tmpfs");
     tree_attach(fd, target, "tmpfs", path);
     note_own(fd);
 }
 
+static void build_run(void) {
+    cleanup_fd int run = stock_take(STOCK_RUN, "tmpfs");
+    cleanup_fd int target = private_place("/run");
+    if (target < 0)
+        return;
+    tree_attach(run, target, "tmpfs", "/run");
+    note_own(run);
+}
+
 static void build_kernel_views(void) {
     cleanup_fd int proc = fs_new("proc", NULL, QUIET | MOUNT_ATTR_NOEXEC, "proc");
     view_attach(proc, "/proc", "proc");
-    cleanup_fd int sys = fs_new("sysfs", NULL, SEALED, "sys");
+    cleanup_fd int sys = stock_take(STOCK_SYS, "sys");
     view_attach(sys, "/sys", "sys");
     cleanup_fd int cgroup = fs_new("cgroup2", NULL, SEALED, "cgroup");
     view_attach(cgroup, "/sys/fs/cgroup", "cgroup");
@@ -339,13 +376,16 @@ static void build_own_tmpfs(const struct plan *plan, const struct mount_op *op) 
 
 void view_build(struct plan *plan) {
     mode_t saved = umask(0);
+    cleanup_fd int empty_fd = open(STUB_EMPTY, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (empty_fd < 0)
+        fail("mask", STUB_EMPTY);
     enter_root();
     detach_replaced();
     build_kernel_views();
-    view_tmpfs("/run", "755", 64 << 20, "65536", QUIET);
+    build_run();
     view_tmpfs("/tmp", "1777", plan->tmp_size, "262144", QUIET);
     view_tmpfs("/var/tmp", "1777", plan->tmp_size, "262144", QUIET);
-    int empty_fd = devices_build(plan);
+    devices_build(plan);
     if (cwd_op.tree >= 0)
         place(plan, &cwd_op, cwd_op.tree, "chdir");
     for (size_t i = 0; i < plan->nmounts; i++) {
@@ -356,7 +396,6 @@ void view_build(struct plan *plan) {
             place(plan, op, op->tree, "target");
     }
     masks_apply(empty_fd);
-    close(empty_fd);
     close(root_tree);
     madvise(paths, sizeof paths, MADV_DONTNEED); /* of no more use, for as long as the job runs */
     umask(saved);

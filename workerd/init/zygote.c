@@ -5,8 +5,10 @@
  * descriptors, which get the numbers that the plan names, from FIRST_FD on. PID 1 is
  * cloned as by `run`, and told of through the plan's own status pipe. Nothing is exec'ed
  * for that, and the job takes over fresh network and IPC namespaces in which no other
- * has been: they are made in a pause between two plans, where there is one. We are in the
- * newest job's until then.
+ * has been: they are made in a pause between two plans, where there is one, with what of its
+ * file systems does not depend on its plan (stock.c). We are in the newest job's until then.
+ * PID 1's mount namespace is a copy of ours, which is a copy of the host's, prepared for that
+ * (template.c): made in a pause as well, or with the plan, and left when the host's changes.
  *
  * Nothing of a plan's text outlives it here: what PID 1 inherits from us is what we were before
  * it came. At the end of file on the socket, when the daemon has gone, we leave.
@@ -38,6 +40,7 @@ struct header {
 #define PAGES __attribute__((aligned(4096)))
 static char message[128 << 10] PAGES;
 static char *strings[MAX_STRINGS + 512] PAGES; /* the words, NULL, the environment, NULL; whole pages */
+_Static_assert(FIRST_FD + MAX_FDS <= KEPT_FD, "no plan's descriptor is one that is kept");
 _Static_assert(sizeof strings % 4096 == 0, "nothing else is on its pages");
 
 /* Whether the descriptors are where the plan says that they are. */
@@ -103,21 +106,25 @@ static const char *read_plan(size_t length, struct plan *plan) {
 }
 
 /* Not the UTS namespace: a new one takes over the names of the one before. */
-static bool make_fresh(void) { return unshare(CLONE_NEWNET | CLONE_NEWIPC) == 0; }
+static bool make_fresh(void) {
+    stock_clear();
+    return unshare(CLONE_NEWNET | CLONE_NEWIPC) == 0 && network_loopback_up();
+}
 
-static void carry_out(size_t length, char *word, bool fresh) {
+/* False where we are not fit for another. */
+static bool carry_out(size_t length, char *word, bool fresh) {
     static struct plan plan;
     const char *wrong = read_plan(length, &plan);
     report_init(&plan);
-    if (wrong != NULL) {
-        report_refusal("plan", EINVAL, wrong);
-        return;
-    }
-    if (!fresh && !make_fresh()) {
-        report_refusal("namespaces", errno, "");
-        return;
-    }
+    if (wrong != NULL)
+        return report_refusal("plan", EINVAL, wrong), true;
+    if (!fresh && !make_fresh())
+        return report_refusal("namespaces", errno, ""), true;
+    if (!template_renew())
+        return report_refusal("mounts", errno, ""), false;
     pid_t pid = clone_init(&plan, CLONE_NEWUTS);
+    if (pid != 0)
+        stock_clear();
     if (pid < 0) {
         report_refusal("clone", errno, "");
     } else if (pid > 0) {
@@ -127,6 +134,7 @@ static void carry_out(size_t length, char *word, bool fresh) {
         memcpy(word, "run\0\0", 6); /* over `zygote`: PID 1 is called as if it had been exec'ed */
         be_init(&plan, strings + 1);
     }
+    return true;
 }
 
 /* The next plan finds us as this one did. One by one: close(2) is sure to close. */
@@ -142,23 +150,53 @@ void zygote_release(void) {
     madvise(strings, sizeof strings, MADV_DONTNEED);
 }
 
+/* Until a plan is there, or the end: what the next job takes over is made in a pause. False
+ * where that cannot be. Nothing wakes us without a cause. */
+static bool await(bool *fresh) {
+    bool tried = false;
+    for (*fresh = false;;) {
+        struct pollfd fds[2] = {{.fd = SOCKET_FD, .events = POLLIN}, {.fd = template_changes(), .events = POLLPRI}};
+        bool ready = *fresh && (tried || template_is_made());
+        int seen = poll(fds, 2, ready ? -1 : PAUSE_MS);
+        if (seen < 0 && errno != EINTR)
+            return false;
+        if (seen > 0 && fds[1].revents != 0) {
+            if (!template_leave()) /* at once: what was unmounted is free */
+                return false;
+            tried = false;
+        }
+        if (seen > 0 && fds[0].revents != 0)
+            return true;
+        if (seen != 0)
+            continue;
+        if (!*fresh && !make_fresh())
+            return false; /* rather than keep what is the newest job's */
+        if (!*fresh)
+            stock_fill();
+        *fresh = tried = true;
+        if (!template_is_made() && !template_make())
+            return false;
+    }
+}
+
 int zygote(char *word) {
     block_signals();
     prctl(PR_SET_NAME, "worker-init", 0, 0, 0); /* else the number of a descriptor */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     if (fcntl(SOCKET_FD, F_GETFD) < 0 || !protect_from_oom())
         return 125;
+    template_open();
     for (int failures = 0; failures < 100;) {
-        struct pollfd socket = {.fd = SOCKET_FD, .events = POLLIN};
-        bool paused = poll(&socket, 1, PAUSE_MS) == 0;
-        if (paused && !make_fresh())
-            return 125; /* rather than keep what is the newest job's */
+        bool fresh;
+        if (!await(&fresh))
+            return 125;
         ssize_t length = receive();
         if (length == 0)
             return 0;
         failures = length < 0 ? failures + 1 : 0;
-        if (length > 0)
-            carry_out((size_t)length, word, paused);
+        if (length > 0 && !carry_out((size_t)length, word, fresh))
+            return 125;
+        template_forget_plan();
         forget(length > 0 ? (size_t)length : sizeof message);
     }
     return 125;

@@ -1,0 +1,312 @@
+"""The mount namespace that jobs' are copies of (workerd/init/template.c): it is made before
+the job is asked for, and yet what a job sees is the host as it is when the job starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.host.daemon import Daemon, until
+from tests.host.test_first_stage import namespaces, zygote, zygotes
+from workerd.job import Net
+
+FIRST_KEPT = 20
+"""the number of the first of three descriptors that the first stage keeps all the time"""
+SET_ATTRIBUTES = """
+import ctypes, sys
+attributes = (ctypes.c_uint64 * 4)(8)  # MOUNT_ATTR_NOEXEC
+raise SystemExit(ctypes.CDLL(None).syscall(442, -100, sys.argv[1].encode(), 0, attributes, 32))
+"""
+BOTTOM = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+here = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+assert libc.umount2(b"/", 2) == 0
+assert libc.setns(here, 0) == 0
+for top, directories, files in os.walk("/"):
+    print(top, sorted(directories), sorted(files))
+"""
+
+
+class Host(Daemon):
+    """Its mount namespace is its own: what is mounted there is no other's."""
+
+    def __init__(self, propagation: str, top: Path) -> None:
+        super().__init__()
+        self.propagation = propagation
+        self.top = top
+
+    def command(self) -> list[str]:
+        script = f'mount --make-r{self.propagation} / && exec "$@"'
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *super().command()]
+
+    def inside(self, *command: object) -> str:
+        """What a command there says."""
+        assert self.process is not None
+        words = ["nsenter", f"--mount=/proc/{self.process.pid}/ns/mnt", *map(str, command)]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+    def directory(self, name: str) -> Path:
+        made = self.top / name
+        made.mkdir(exist_ok=True)
+        return made
+
+    def disk(self, name: str = "disk", content: str = "here\n") -> Path:
+        """A tmpfs there, with one file in it."""
+        made = self.directory(name)
+        self.inside("mount", "-t", "tmpfs", "none", made)
+        self.inside("sh", "-c", f"printf '{content}' > {made}/file")
+        return made
+
+    def settled(self) -> int:
+        """The first stage, once it is in a copy of these mounts, with nothing left to do."""
+        assert self.process is not None
+        until(lambda: zygotes(self) != [])
+        host = namespaces(self.process.pid)
+        until(lambda: namespaces(zygote(self))["mnt"] != host["mnt"] and namespaces(zygote(self))["net"] != host["net"])
+        until(lambda: _sleeps(zygote(self)))
+        return zygote(self)
+
+
+def _sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "S"
+
+
+@pytest.fixture(params=["private", "shared"])
+def host(request: pytest.FixtureRequest, place: Path) -> Iterator[Host]:
+    top = place / f"host-{request.param}"
+    top.mkdir(exist_ok=True)
+    daemon = Host(request.param, top)
+    try:
+        daemon.start()
+        daemon.settled()
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def _mount(host: Host) -> Callable[[], object]:
+    host.directory("disk")
+    return host.disk
+
+
+def _unmount(host: Host) -> Callable[[], object]:
+    disk = host.disk()
+    return lambda: host.inside("umount", disk)
+
+
+def _detach(host: Host) -> Callable[[], object]:
+    disk = host.disk()
+    return lambda: host.inside("umount", "--lazy", disk)
+
+
+def _bind(host: Host) -> Callable[[], object]:
+    disk, target = host.disk("one"), host.directory("disk")
+    return lambda: host.inside("mount", "--bind", disk, target)
+
+
+def _move(host: Host) -> Callable[[], object]:
+    outer = host.directory("outer")
+    host.inside("mount", "-t", "tmpfs", "none", outer)
+    host.inside("mount", "--make-private", outer)
+    host.inside("mkdir", outer / "disk")
+    host.inside("mount", "-t", "tmpfs", "none", outer / "disk")
+    host.inside("touch", outer / "disk/file")
+    target = host.directory("disk")
+    return lambda: host.inside("mount", "--move", outer / "disk", target)
+
+
+def _upon_another(host: Host) -> Callable[[], object]:
+    host.disk()
+    return lambda: host.disk(content="another\n")
+
+
+def _below_a_private_one(host: Host) -> Callable[[], object]:
+    disk = host.disk()
+    host.inside("mount", "--make-private", disk)
+    host.inside("mkdir", disk / "inner")
+    return lambda: host.inside("mount", "-t", "tmpfs", "none", disk / "inner")
+
+
+def _remount(host: Host) -> Callable[[], object]:
+    disk = host.disk()
+    return lambda: host.inside("mount", "-o", "remount,bind,noexec", disk)
+
+
+def _set_attributes(host: Host) -> Callable[[], object]:
+    disk = host.disk()
+    return lambda: host.inside(sys.executable, "-c", SET_ATTRIBUTES, disk)
+
+
+def _of_a_peer(host: Host) -> Callable[[], object]:
+    """Mounted in another mount namespace, from where it comes to the daemon's."""
+    disk = host.disk()
+    host.inside("mount", "--make-shared", disk)
+    host.inside("mkdir", disk / "inner")
+    command = ["unshare", "--mount", "--propagation", "unchanged", "mount", "-t", "tmpfs", "none", disk / "inner"]
+    return lambda: host.inside(*command)
+
+
+CHANGES = (
+    _mount,
+    _unmount,
+    _detach,
+    _bind,
+    _move,
+    _upon_another,
+    _below_a_private_one,
+    _remount,
+    _set_attributes,
+    _of_a_peer,
+)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=[change.__name__.strip("_") for change in CHANGES])
+@pytest.mark.parametrize("asleep", [True, False], ids=["asleep", "awake"])
+def test_a_job_sees_what_was_changed_just_before(
+    host: Host, change: Callable[[Host], Callable[[], object]], asleep: bool
+) -> None:
+    """`asleep`: its first stage did not even see the change by itself."""
+    look = f"grep -o '{host.top}.*' /proc/self/mountinfo | cut -d' ' -f1,2; cat {host.top}/disk/file"
+    do = change(host)
+    pid = host.settled()
+    before = host.shell(look)[1]
+    host.settled()
+    with _still(pid) if asleep else contextlib.nullcontext(), ThreadPoolExecutor() as pool:
+        do()
+        seen = pool.submit(host.shell, look)
+        if asleep:
+            until(lambda: any(host.runtime.glob("jobs/*/control")))
+            os.kill(pid, signal.SIGCONT)
+        after = seen.result()[1]
+    assert after != before
+    assert after == _without_the_template(host, look)
+    assert zygote(host) == pid
+
+
+@contextlib.contextmanager
+def _still(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _without_the_template(host: Host, look: str) -> str:
+    """What a job sees for which its PID 1 prepares everything by itself."""
+    return host.shell(look, net=Net.HOST)[1]
+
+
+def test_what_comes_later_is_withheld_too(host: Host) -> None:
+    """A /proc that was mounted just before the job: it shows the host's processes."""
+    second = host.directory("second")
+    for _ in range(3):
+        host.settled()
+        host.inside("mount", "-t", "proc", "proc", second)
+        assert host.shell(f"ls -A {second}")[1] == ""
+        host.settled()
+        done = host.ctl("run", "--wait", "--bind", f"{second}:/tmp/x", "true")
+        assert "Operation not permitted" in done.stderr.decode()
+        host.inside("umount", second)
+
+
+def test_nor_is_it_seen_when_it_comes_at_any_other_moment(host: Host) -> None:
+    second, over = host.directory("second"), threading.Event()
+    host.settled()
+    script = f"for n in 1 2 3 4 5 6 7 8; do mount -t proc proc {second}; umount -l {second}; done"
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            host.inside("sh", "-c", script)
+
+    with ThreadPoolExecutor() as pool:
+        coming = pool.submit(come_and_go)
+        try:
+            seen = {host.shell(f"ls -A {second}")[1] for _ in range(60)}
+        finally:
+            over.set()
+        coming.result()
+    assert seen == {""}
+
+
+class TestUnmounted:
+    @pytest.fixture
+    def image(self, host: Host) -> Iterator[Path]:
+        """Of an ext4 that is mounted there; its loop device goes with the last of its mounts."""
+        image = host.base / "image"
+        with image.open("wb") as file:
+            file.truncate(16 << 20)
+        try:
+            subprocess.run(["mkfs.ext4", "-q", image], check=True)
+            host.inside("mount", "-o", "loop", image, host.directory("disk"))
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no ext4 on a loop device can be had here: {error.stderr}")
+        yield image
+
+    def test_a_disk_is_free(self, host: Host, image: Path) -> None:
+        pid = host.settled()
+        disk = host.directory("disk")
+        assert f" {disk} " in Path(f"/proc/{pid}/mountinfo").read_text()
+        assert devices(image)
+        host.inside("umount", disk)
+        until(lambda: not devices(image))
+
+    @pytest.mark.parametrize("host", ["shared"], indirect=True)
+    def test_it_is_free_at_once_where_mounts_are_shared(self, host: Host, image: Path) -> None:
+        """All that was written is on it when umount(2) returns, whatever the first stage does."""
+        with _still(host.settled()):
+            host.inside("umount", host.directory("disk"))
+            assert not devices(image)
+
+
+def devices(image: Path) -> str:
+    return subprocess.run(["losetup", "-j", image], check=True, capture_output=True, text=True).stdout
+
+
+def test_nothing_wakes_it_while_nothing_happens(host: Host) -> None:
+    host.shell("true")
+    pid = host.settled()
+    switches = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "ctxt" in line]
+    time.sleep(0.5)
+    assert [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "ctxt" in line] == switches
+
+
+def test_below_a_jobs_root_is_nothing(host: Host) -> None:
+    """Not even for a job that may do what none may without its being asked for."""
+    job, text = host.shell(f"python3 -c '{BOTTOM}'", cap_add=("SYS_ADMIN", "SYS_CHROOT"), seccomp=False)
+    assert job.exit_code == 0, text
+    lines = ["/ ['empty', 'host'] ['nothing']", "/empty [] []", "/host [] []"]
+    assert sorted(text.splitlines()) == lines
+
+
+def test_what_is_mounted_later_does_not_come_into_a_running_job(host: Host) -> None:
+    disk = host.directory("disk")
+    job = host.run("sleep", "1000")
+    host.disk()
+    assert host.ctl("exec", job, "ls", str(disk)).stdout == b""
+    assert host.shell(f"ls {disk}")[1] == "file\n"
+
+
+def test_where_it_cannot_be_made_each_job_prepares_its_own(host: Host) -> None:
+    pid = host.settled()
+    _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (FIRST_KEPT + 3, most))
+    host.disk()
+    second = host.directory("second")
+    host.inside("mount", "-t", "proc", "proc", second)
+    assert host.shell(f"cat {host.top}/disk/file; ls -A {second}; ls -d /proc/self")[1] == "here\n/proc/self\n"
+    assert zygote(host) == pid
+    assert host.process is not None
+    assert namespaces(pid)["mnt"] == namespaces(host.process.pid)["mnt"]

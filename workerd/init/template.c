@@ -1,0 +1,163 @@
+/* The mount namespace that a job's own is a copy of.
+ *
+ * It has the host's mounts, of which what no job may see is withheld (hostmounts.c), below a
+ * stub: a sealed tmpfs with an empty directory, an empty file, and the place where the
+ * host's tree is mounted. Our root is there, so that paths and links mean what they mean on
+ * the host, and our working directory is the stub's root; both are carried over into a copy,
+ * descriptors are not (they stay the original's). To leave the host behind, PID 1 takes the
+ * host's tree from the stub and mounts its own upon that (view.c): it is then the namespace's
+ * root, where setns(2) arrives, and what lies beneath is empty. pivot_root(2) would look at
+ * the root and the working directory of every process of the machine, for each job.
+ *
+ * The first stage that stays makes it ahead and lives in it. What it keeps of the host's
+ * namespace (the daemon's) is a descriptor of it to go back by, and the list of its mounts,
+ * opened before the copy was made: poll(2) tells of any change since (proc_pid_mountinfo(5)).
+ *
+ * - It is never stale: the list is asked just before a job is cloned, and the copy made anew
+ *   where there was a change.
+ * - It holds nothing: its mounts are slaves of the host's, so that an unmount there is one
+ *   here, within the same system call, where the host's mounts are shared (systemd's are);
+ *   and for the others it is left as soon as there is a change.
+ * - What comes to a slave after it was looked at has not been withheld. So PID 1, when it has
+ *   taken all that it needs and nothing more can come to that, asks a list which was opened
+ *   before the other was found unchanged; where it has changed since, what was taken counts
+ *   for nothing. (To make its copy private would do away with the withholding as well.)
+ * - Where it cannot be made, PID 1 does all that for itself, as that of `run` does.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "init.h"
+
+#define MAX_TRIES 3 /* while the host's mounts change all the time */
+
+static struct {
+    int daemon;  /* its directory in /proc */
+    int host;    /* its mount namespace */
+    int root;    /* its root, there */
+    int changes; /* its mounts, as they were when ours were copied */
+    int witness; /* the same, for one PID 1 */
+    bool inside, made;
+} template = {.daemon = -1, .host = -1, .root = -1, .changes = -1, .witness = -1};
+
+static void let_go(int *fd) {
+    close_fd_of(fd);
+    *fd = -1;
+}
+
+static int list_of_host(void) { return fd_keep(openat(template.daemon, "mountinfo", O_RDONLY | O_CLOEXEC)); }
+
+/* Since the last time, or since the list was opened; also where that is not known. */
+static bool has_changed(int list) {
+    struct pollfd mounts = {.fd = list, .events = POLLPRI};
+    return list < 0 || poll(&mounts, 1, 0) != 0;
+}
+
+/* Detached; -1 and errno. */
+static int make_stub(void) {
+    const char *const options[][2] = {{"mode", "555"}, {"nr_inodes", "4"}, {NULL, NULL}};
+    const char *what;
+    int stub = fs_make("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, &what);
+    if (stub >= 0 && mkdirat(stub, STUB_HOST, 0555) == 0 && mkdirat(stub, STUB_EMPTY, 0555) == 0 &&
+        mknodat(stub, STUB_NOTHING, S_IFREG | 0444, 0) == 0 && tree_seal(stub))
+        return stub;
+    int kept = errno;
+    close_fd_of(&stub);
+    errno = kept;
+    return -1;
+}
+
+static bool stand_on_stub(void) {
+    mode_t saved = umask(0);
+    cleanup_fd int stub = make_stub();
+    umask(saved);
+    cleanup_fd int slash = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    const unsigned int by_fds = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    return stub >= 0 && slash >= 0 && syscall(SYS_move_mount, stub, "", slash, "", by_fds) == 0 && fchdir(stub) == 0 &&
+           syscall(SYS_pivot_root, ".", STUB_HOST) == 0 && chroot(STUB_HOST) == 0;
+}
+
+/* Of a copy of the host's mounts that is our own; NULL, or what could not be done, and errno. */
+static const char *build(unsigned long propagation, const char *(*withhold)(void)) {
+    if (mount(NULL, "/", NULL, MS_REC | propagation, NULL) < 0)
+        return "propagation";
+    const char *wrong = withhold();
+    return wrong != NULL ? wrong : stand_on_stub() ? NULL : "the place of the host's tree";
+}
+
+void template_open(void) {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d", (int)getppid());
+    template.daemon = fd_keep(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+    template.host = fd_keep(open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
+    template.root = fd_keep(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
+bool template_leave(void) {
+    let_go(&template.changes);
+    let_go(&template.witness);
+    template.made = false;
+    if (!template.inside)
+        return true;
+    template.inside = false;
+    return setns(template.host, CLONE_NEWNS) == 0 && fchdir(template.root) == 0 && chroot(".") == 0;
+}
+
+bool template_make(void) {
+    if (!template_leave())
+        return false;
+    template.changes = list_of_host();
+    if (template.changes < 0 || template.host < 0 || template.root < 0 || unshare(CLONE_NEWNS) < 0)
+        return template_leave();
+    template.inside = true;
+    template.made = build(MS_SLAVE, hostmounts_withhold_for_copies) == NULL;
+    return template.made || template_leave();
+}
+
+bool template_is_made(void) { return template.made; }
+
+int template_changes(void) { return template.changes; }
+
+bool template_renew(void) {
+    for (int tries = 0; tries <= MAX_TRIES; tries++) {
+        let_go(&template.witness);
+        template.witness = list_of_host(); /* before the question that it is to cover */
+        if (template.made && template.witness >= 0 && !has_changed(template.changes))
+            return true;
+        if (tries == MAX_TRIES || !template_make() || !template.made)
+            break;
+    }
+    return template_leave();
+}
+
+void template_forget_plan(void) { let_go(&template.witness); }
+
+void template_take(void) {
+    const char *wrong = template.made ? hostmounts_withhold_in_copy() : build(MS_PRIVATE, hostmounts_withhold);
+    if (wrong != NULL)
+        fail("hide", wrong);
+    let_go(&template.changes);
+    let_go(&template.root);
+    let_go(&template.host);
+    let_go(&template.daemon);
+}
+
+bool template_was_stale(void) {
+    bool stale = template.made && has_changed(template.witness);
+    let_go(&template.witness);
+    if (!stale)
+        return false;
+    const char *wrong = mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ? "propagation" : hostmounts_withhold();
+    if (wrong != NULL)
+        fail("hide", wrong);
+    return true;
+}
