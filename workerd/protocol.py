@@ -458,8 +458,13 @@ def encode(message: Struct | list[Any] | dict[str, Any]) -> bytes:
     return _encoder.encode(message) + b"\n"
 
 
-def encode_result(request_id: RequestId, result: Struct) -> bytes:
-    return encode(Response(id=request_id, result=Raw(_encoder.encode(result))))
+def encoded(result: Struct) -> Raw:
+    """A result, for any number of answers."""
+    return Raw(_encoder.encode(result))
+
+
+def encode_result(request_id: RequestId, result: Struct | Raw) -> bytes:
+    return encode(Response(id=request_id, result=result if isinstance(result, Raw) else encoded(result)))
 
 
 def encode_error(request_id: RequestId, error: errors.WorkerError) -> bytes:
