@@ -325,7 +325,7 @@ class Method(NamedTuple):
 
 METHODS: dict[str, Method] = {
     "job.run": Method(RunParams, RunResult, "Start a job; answers when its command runs, or the job is queued."),
-    "job.status": Method(JobParams, Job, "One job, with its usage so far, which may be a millisecond old."),
+    "job.status": Method(JobParams, Job, "One job, with its usage and output so far, which may be a millisecond old."),
     "job.list": Method(ListParams, ListResult, "The caller's jobs (an admin's: everybody's)."),
     "job.wait": Method(WaitParams, WaitResult, "Answers when the jobs are finished."),
     "job.stop": Method(StopParams, Job, "Stop signal, grace, SIGKILL; answers when finished."),
