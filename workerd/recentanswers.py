@@ -7,7 +7,6 @@ anybody by an answer that is a millisecond old.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -16,11 +15,12 @@ from msgspec import Raw
 from workerd.job import Job
 
 LASTS_NS = 1_000_000
+_MOST, _MOST_BYTES = 256, 16 << 10
+"""answers that are kept, and bytes of each: until somebody asks again"""
 
 
 class RecentAnswers:
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        self._loop = loop
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock = clock
         self._answers: dict[str, tuple[Job, Raw]] = {}
         """id → the job as it was recorded, and the answer"""
@@ -38,6 +38,5 @@ class RecentAnswers:
 
     def keep(self, job: Job, answer: Raw) -> None:
         """What is said of it, after `get` gave nothing."""
-        if not self._answers:
-            self._loop.call_later(LASTS_NS / 1e9, self._answers.clear)
-        self._answers[job.id] = (job, answer)
+        if len(self._answers) < _MOST and memoryview(answer).nbytes <= _MOST_BYTES:
+            self._answers[job.id] = (job, answer)

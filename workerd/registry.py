@@ -112,7 +112,7 @@ class Registry:
         self._loop = asyncio.get_running_loop()
         self._backlog = Backlog(store, Store.update, self._keep_end)
         self._live: dict[str, Live] = {}
-        self._answers = RecentAnswers(self._loop)
+        self._answers = RecentAnswers()
         self._held = HeldFiles(self._loop)
         self._soon: dict[str, Change] = {}
         self._soon_timer: asyncio.TimerHandle | None = None
