@@ -54,6 +54,10 @@ _NO_ACCOUNT = frozenset({errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP})
 """no such file in this kernel; the cgroup is going away; PSI is switched off"""
 
 
+_ROOM = 16_384
+"""bytes for all of a figure's file: even of io.stat for a hundred disks"""
+
+
 class File(BaseFileInterface, Generic[T]):
     """A setting."""
 
@@ -160,12 +164,15 @@ class Count(Account[int]):
         return int(value)
 
 
-class FlatKeyed(Account[dict[str, int]]):
+def parse_flat(value: str) -> dict[str, int]:
     """`KEY NUMBER` lines; an empty file is an empty dict."""
+    words = value.split()
+    return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
+
+class FlatKeyed(Account[dict[str, int]]):
     def sanitize_get(self, value: str) -> dict[str, int]:
-        words = value.split()
-        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+        return parse_flat(value)
 
 
 class NestedKeyed(Account[dict[str, dict[str, str]]]):
@@ -173,12 +180,10 @@ class NestedKeyed(Account[dict[str, dict[str, str]]]):
         return parse_nested(value)
 
 
-class Pressure(Account[int]):
+def parse_pressure(value: str) -> int:
     """The `some` total of a PSI file, in microseconds."""
-
-    def sanitize_get(self, value: str) -> int:
-        some, _, _ = value.partition("\n")
-        return int(some.rpartition("total=")[2])
+    some, _, _ = value.partition("\n")
+    return int(some.rpartition("total=")[2])
 
 
 class V2Controller(Controller):
@@ -214,6 +219,22 @@ def _read(dir_fd: int, filename: bytes) -> str:
     return content.decode().strip()
 
 
+def read_account(dir_fd: int, filename: bytes) -> str | None:
+    """What the file of a figure holds; None where this kernel does not keep it. Such a file
+    is one record of the kernel's (seq_file), which a read gives whole where there is room."""
+    try:
+        fd = os.open(filename, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            content = os.read(fd, _ROOM)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _NO_ACCOUNT:
+            return None
+        raise
+    return content.decode() if len(content) < _ROOM else _read(dir_fd, filename)
+
+
 def _write(dir_fd: int, filename: bytes, value: bytes) -> None:
     fd = os.open(filename, os.O_WRONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
@@ -236,10 +257,6 @@ class MemoryController(V2Controller):
     oom_group = FlagFile("memory.oom.group")
     events = FlatKeyed("memory.events")
     current = Count("memory.current")
-    peak = Count("memory.peak")
-    """since Linux 5.19"""
-    swap_peak = Count("memory.swap.peak")
-    """newer kernels only"""
 
 
 class CpuController(V2Controller):
@@ -259,23 +276,13 @@ class IoController(V2Controller):
     max = IoMaxFile("io.max")
     weight = WeightFile("io.weight")
     bfq_weight = WeightFile("io.bfq.weight")
-    stat = NestedKeyed("io.stat")
     cost_qos = NestedKeyed("io.cost.qos")
     """in the root of the hierarchy only"""
 
 
 class PidsController(V2Controller):
     max = MaxFile("pids.max")
-    current = Count("pids.current")
-    peak = Count("pids.peak")
-    """newer kernels only"""
     events = FlatKeyed("pids.events")
-
-
-class PressureController(V2Controller):
-    cpu = Pressure("cpu.pressure")
-    memory = Pressure("memory.pressure")
-    io = Pressure("io.pressure")
 
 
 class CgroupNode(Node):
@@ -313,10 +320,6 @@ class CgroupNode(Node):
     def pids(self) -> PidsController:
         return PidsController(self)
 
-    @property
-    def pressure(self) -> PressureController:
-        return PressureController(self)
-
     def close(self) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:
@@ -327,3 +330,37 @@ class CgroupNode(Node):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class HeldAccounts:
+    """A cgroup's figures whose files stay open between two readings, for the kernel makes
+    them anew for a read from the beginning. Owns those files; the node stays its owner's."""
+
+    __slots__ = ("_files", "_node")
+
+    def __init__(self, node: CgroupNode) -> None:
+        self._node = node
+        self._files: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        """How many files are open."""
+        return len(self._files)
+
+    def read(self, filename: bytes) -> str | None:
+        """As `read_account`."""
+        try:
+            fd = self._files.get(filename)
+            if fd is None:
+                fd = os.open(filename, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._node.fd)
+                self._files[filename] = fd
+            content = os.pread(fd, _ROOM, 0)
+        except OSError as error:
+            if error.errno in _NO_ACCOUNT:
+                return None
+            raise
+        return content.decode() if len(content) < _ROOM else read_account(self._node.fd, filename)
+
+    def close(self) -> None:
+        for fd in self._files.values():
+            os.close(fd)
+        self._files.clear()

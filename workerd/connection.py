@@ -46,6 +46,8 @@ class Owner(Protocol):
     handlers: dict[str, Handler]
     quick: dict[str, QuickHandler]
     client_fds: ClientFds
+    idle: bool
+    """whether no connection has requests that wait for their turn"""
 
     def enqueue(self, connection: Connection) -> None:
         """It has requests to be taken."""
@@ -68,7 +70,7 @@ class Connection:
         self._taken = 0
         """bytes of it that were taken as requests"""
         self._searched = 0
-        """bytes of it that are known to have no newline after `_taken`"""
+        """bytes of it that are known to have no newline after `_taken`, or are before it"""
         self._line_end = -1
         """where the next request's newline is, once it is found"""
         self._fds: deque[int] = deque()
@@ -122,7 +124,7 @@ class Connection:
     # ── in ──
 
     def _update_reading(self) -> None:
-        wanted = not (self._closed or self._ended or self._outbox.crowded or self._has_line())
+        wanted = not (self._closed or self._ended or self._outbox.crowded or self.has_request)
         if wanted and not self._reading:
             try:
                 self._loop.add_reader(self._sock, self._readable)
@@ -152,6 +154,9 @@ class Connection:
         except OSError:
             self.close()
             return
+        if not (fds or self._received) and data.find(b"\n") == len(data) - 1 >= 0 and self._server.idle:
+            self._take_alone(data)
+            return
         self._fds.extend(fds)
         self.account.fds += len(fds)
         self._received += data
@@ -160,11 +165,21 @@ class Connection:
             self.refuse(InvalidParams("too many file descriptors that no request claims", field="fds"))
         elif not data:
             self._end_of_input()
-        elif self._has_line():
+        elif self._newline() >= 0:
             self._server.enqueue(self)
-            self._update_reading()
+            if self.has_request:  # else `take` has seen to it
+                self._update_reading()
         else:
             self._wait_for_rest()
+
+    def _take_alone(self, line: bytes) -> None:
+        """The usual case made short: one whole request, with nothing before or after it, and
+        nobody's turn."""
+        self._outbox.gather()
+        self._take_line(line)
+        if self.account.held > gate.MAX_HELD:
+            self._wait_for_rest()
+        self._outbox.send()
 
     def _unclaimed(self) -> int:
         """Descriptors of this user's that are of no use, all connections together."""
@@ -183,7 +198,7 @@ class Connection:
         self.account.held += count
 
     def _time_partial(self) -> None:
-        partial = not self._closed and len(self._received) > self._taken and not self._has_line()
+        partial = not self._closed and len(self._received) > self._taken and not self.has_request
         if partial and self._partial is None:
             self._partial = self._loop.call_later(REQUEST_SECONDS, self._too_slow)
         elif not partial and self._partial is not None:
@@ -207,33 +222,42 @@ class Connection:
             if abandoned:
                 task.cancel()
 
-    def _has_line(self) -> bool:
-        return self._newline() >= 0
+    @property
+    def has_request(self) -> bool:
+        """Whether there is one to `take`."""
+        return not self._closed and self._newline() >= 0
 
     def _newline(self) -> int:
-        if self._line_end < 0:
-            self._line_end = self._received.find(b"\n", max(self._taken, self._searched))
+        if self._line_end < 0 and self._searched < len(self._received):
+            self._line_end = self._received.find(b"\n", self._searched)
             self._searched = self._line_end if self._line_end >= 0 else len(self._received)
         return self._line_end
 
     def take(self) -> int:
-        """Begin the next request that is there; its size. 0: there is none any more."""
+        """Begin the next request that is there; its size, or 0 where there is none any more.
+        What is answered at once leaves with `send_answers`."""
         newline = -1 if self._closed else self._newline()
         if newline < 0:
             return 0
+        self._outbox.gather()
         line = bytes(self._received[self._taken : newline])
-        self._taken, self._line_end = newline + 1, -1
+        self._taken = self._searched = newline + 1
+        self._line_end = -1
         if self._taken == len(self._received) or self._taken > _READ_SIZE:
             self._hold(-self._taken)
             del self._received[: self._taken]
             self._searched = self._taken = 0
         if len(line) >= protocol.MAX_REQUEST:
             self._too_large()
-        elif line.strip():
+        else:
             self._take_line(line)
-        if not self._has_line() and not self._closed:
+        if not self._closed and self._newline() < 0:
             self._partial_is_new()
         return len(line) + 1
+
+    def send_answers(self) -> None:
+        """What answers there are by now; nothing once it is closed."""
+        self._outbox.send()
 
     def _partial_is_new(self) -> None:
         if self._partial is not None:
@@ -249,6 +273,11 @@ class Connection:
         self.close()
 
     def _take_line(self, line: bytes) -> None:
+        if line.startswith(b"{"):
+            self._begin(line, None)
+            return
+        if not line.strip():
+            return
         try:
             members = protocol.split_batch(line)
         except RequestError as error:

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import select
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Self
 
 from workerd import blockdev, cgrouplimits
-from workerd.cgroupfiles import CgroupNode
+from workerd.cgroupfiles import CgroupNode, HeldAccounts, parse_flat, parse_nested, parse_pressure, read_account
 from workerd.errors import InvalidParams
 from workerd.job import Limits, Usage
 from workerd.limitsnapshot import Snapshot, lift
 from workerd.units import format_size
+
+Reader = Callable[[bytes], str | None]
+"""what a figure's file holds; None where the kernel keeps no such figure"""
 
 _NO_CHILDREN = 2
 """links of a directory without directories (cgroup2 counts them): to be told so is a
@@ -95,51 +99,31 @@ class JobCgroup:
                 field="memory",
             )
 
-    def usage(self) -> Usage:
+    def usage(self, read: Reader | None = None) -> Usage:
         """What the job has used until now: one small read a figure, of the controllers
-        that there are. Nested cgroups that the job made are included. `oom_kills` is
-        the kernel's count, in which a process killed with its whole group may be two."""
-        node = self._node
-        cpu = node.cpu.stat or {}
+        that there are, each by `read` (default: opened, read, closed). Nested cgroups that
+        the job made are included. `oom_kills` is the kernel's count, in which a process
+        killed with its whole group may be two. Raises OSError."""
+        read = read or functools.partial(read_account, self._node.fd)
+        cpu = parse_flat(read(b"cpu.stat") or "")
+        available = self._context.available
         return Usage(
             cpu_usec=cpu.get("usage_usec"),
             cpu_user_usec=cpu.get("user_usec"),
             cpu_system_usec=cpu.get("system_usec"),
             throttled_usec=cpu.get("throttled_usec"),
             throttled_periods=cpu.get("nr_throttled"),
-            cpu_pressure_usec=node.pressure.cpu,
-            memory_pressure_usec=node.pressure.memory,
-            io_pressure_usec=node.pressure.io,
-            **self._memory_usage(),
-            **self._io_usage(),
-            **self._pids_usage(),
+            cpu_pressure_usec=_pressure(read(b"cpu.pressure")),
+            memory_pressure_usec=_pressure(read(b"memory.pressure")),
+            io_pressure_usec=_pressure(read(b"io.pressure")),
+            **(_memory_usage(read) if "memory" in available else {}),
+            **(_io_usage(read) if "io" in available else {}),
+            **(_pids_usage(read) if "pids" in available else {}),
         )
 
-    def _memory_usage(self) -> dict[str, int | None]:
-        if "memory" not in self._context.available:
-            return {}
-        memory = self._node.memory
-        events = memory.events or {}
-        return {
-            "memory_current": memory.current,
-            "memory_peak": memory.peak,
-            "swap_peak": memory.swap_peak,
-            "memory_max_hits": events.get("max"),
-            "oom_kills": events.get("oom_kill"),
-        }
-
-    def _io_usage(self) -> dict[str, int | None]:
-        if "io" not in self._context.available:
-            return {}
-        read, written = _io_bytes(self._node.io.stat)
-        return {"io_read_bytes": read, "io_write_bytes": written}
-
-    def _pids_usage(self) -> dict[str, int | None]:
-        if "pids" not in self._context.available:
-            return {}
-        pids = self._node.pids
-        events = pids.events or {}
-        return {"pids_current": pids.current, "pids_peak": pids.peak, "pids_max_hits": events.get("max")}
+    def hold_accounts(self) -> HeldAccounts:
+        """For `usage` of this cgroup, again and again; the caller's to close."""
+        return HeldAccounts(self._node)
 
     def counted_in(self) -> list[str]:
         """The files that the kernel notifies of when `counts` change (inotify(7))."""
@@ -297,6 +281,40 @@ def _pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except ProcessLookupError:
         return None
+
+
+def _memory_usage(read: Reader) -> dict[str, int | None]:
+    events = parse_flat(read(b"memory.events") or "")
+    return {
+        "memory_current": _count(read(b"memory.current")),
+        "memory_peak": _count(read(b"memory.peak")),  # since Linux 5.19
+        "swap_peak": _count(read(b"memory.swap.peak")),  # newer kernels only
+        "memory_max_hits": events.get("max"),
+        "oom_kills": events.get("oom_kill"),
+    }
+
+
+def _io_usage(read: Reader) -> dict[str, int | None]:
+    stat = read(b"io.stat")
+    read_bytes, written = _io_bytes(None if stat is None else parse_nested(stat))
+    return {"io_read_bytes": read_bytes, "io_write_bytes": written}
+
+
+def _pids_usage(read: Reader) -> dict[str, int | None]:
+    events = parse_flat(read(b"pids.events") or "")
+    return {
+        "pids_current": _count(read(b"pids.current")),
+        "pids_peak": _count(read(b"pids.peak")),  # newer kernels only
+        "pids_max_hits": events.get("max"),
+    }
+
+
+def _count(value: str | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _pressure(value: str | None) -> int | None:
+    return None if value is None else parse_pressure(value)
 
 
 def _io_bytes(stat: dict[str, dict[str, str]] | None) -> tuple[int | None, int | None]:

@@ -1,7 +1,8 @@
 """Answers that wait for a client to read them, with the descriptors that ride on them.
 
 The first answer of a turn of the loop leaves at once, those after it together at the
-turn's end: one system call, and one wake-up of the client, for many pipelined requests.
+turn's end, and those that are gathered together as well: one system call, and one wake-up
+of the client, for many pipelined requests.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ class Outbox:
         self._account = account
         self._relieved = relieved
         self._broken = broken
-        self._queue: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._queue: deque[tuple[bytes | memoryview, tuple[int, ...]]] = deque()
         self._bytes = 0
         self._fds = 0
         self._turn: asyncio.Handle | None = None
         """the end of a turn in which something was sent by now"""
         self._blocked = False
         """whether the client has to read before more can be sent"""
+        self._gathering = False
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -59,19 +61,35 @@ class Outbox:
         return self._bytes > _MAX_BYTES or self._account.unsent > gate.MAX_UNSENT
 
     def put(self, line: bytes, fds: tuple[int, ...]) -> None:
-        self._queue.append((memoryview(line), fds))
+        self._queue.append((line, fds))
         self._count(len(line), len(fds))
-        if self._turn is None and not self._blocked:
+        if self._blocked or (self._gathering and self._bytes <= _TOGETHER):
+            return
+        if self._gathering:
+            self._flush()
+        elif self._turn is None:
             self._turn = self._loop.call_soon(self._end_turn)
+            self._flush()
+
+    def gather(self) -> None:
+        """Answers wait from now on for `send`, or until they are enough for one call."""
+        self._gathering = True
+
+    def send(self) -> None:
+        """What was gathered; nothing where nothing was."""
+        self._gathering = False
+        if self._queue and not self._blocked and self._turn is None:
             self._flush()
 
     def close(self) -> None:
         """What the client does not take at once is dropped; can be repeated."""
+        waits_for_turn = self._gathering or self._turn is not None
+        self._gathering = False
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
-            if not self._blocked:
-                self._send_all()
+        if waits_for_turn and not self._blocked:
+            self._send_all()
         self._loop.remove_writer(self._sock)
         for _, fds in self._queue:
             fdpass.close_all(fds)
@@ -102,7 +120,7 @@ class Outbox:
             for _ in range(lines):
                 self._queue.popleft()
             if sent < len(view):
-                self._queue.appendleft((view[sent:], ()))
+                self._queue.appendleft((memoryview(view)[sent:], ()))
         if self._blocked:
             self._blocked = False
             self._loop.remove_writer(self._sock)
@@ -117,20 +135,20 @@ class Outbox:
         self._blocked = True
         return True
 
-    def _next(self) -> tuple[memoryview, tuple[int, ...], int]:
+    def _next(self) -> tuple[bytes | memoryview, tuple[int, ...], int]:
         """What one call may send: an answer with its descriptors, or several without;
         and how many answers that is."""
         view, fds = self._queue[0]
         if fds or len(self._queue) == 1:
             return view, fds, 1
         size = 0
-        lines: list[memoryview] = []
+        lines: list[bytes | memoryview] = []
         for line, riders in self._queue:
             if riders or (lines and size + len(line) > _TOGETHER):
                 break
             lines.append(line)
             size += len(line)
-        return memoryview(b"".join(lines)), (), len(lines)
+        return b"".join(lines), (), len(lines)
 
     def _end_turn(self) -> None:
         self._turn = None

@@ -76,19 +76,25 @@ def _damaged() -> WorkerError:
     return WorkerError("the index of this job's output is damaged, or of another version")
 
 
+def open_log(log_path: str, index_path: str) -> Log:
+    """For reading; the caller's to close. Raises OSError."""
+    log_fd = os.open(log_path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return Log(log_fd, os.open(index_path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        os.close(log_fd)
+        raise
+
+
 def extent_of(log_path: str, index_path: str) -> Extent | None:
     """None where there is no output, or none that can be read."""
     from workerd.errors import WorkerError
 
-    log_fd = index_fd = -1
     try:
-        log_fd = os.open(log_path, os.O_RDONLY | os.O_CLOEXEC)
-        index_fd = os.open(index_path, os.O_RDONLY | os.O_CLOEXEC)
-        return Log(log_fd, index_fd).extent()
+        with open_log(log_path, index_path) as log:
+            return log.extent()
     except (OSError, WorkerError):
         return None
-    finally:
-        Log(log_fd, index_fd).close()
 
 
 class Log:

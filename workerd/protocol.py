@@ -325,7 +325,7 @@ class Method(NamedTuple):
 
 METHODS: dict[str, Method] = {
     "job.run": Method(RunParams, RunResult, "Start a job; answers when its command runs, or the job is queued."),
-    "job.status": Method(JobParams, Job, "One job, with its usage so far, which may be a millisecond old."),
+    "job.status": Method(JobParams, Job, "One job, with its usage and output so far, which may be a millisecond old."),
     "job.list": Method(ListParams, ListResult, "The caller's jobs (an admin's: everybody's)."),
     "job.wait": Method(WaitParams, WaitResult, "Answers when the jobs are finished."),
     "job.stop": Method(StopParams, Job, "Stop signal, grace, SIGKILL; answers when finished."),
@@ -458,8 +458,13 @@ def encode(message: Struct | list[Any] | dict[str, Any]) -> bytes:
     return _encoder.encode(message) + b"\n"
 
 
-def encode_result(request_id: RequestId, result: Struct) -> bytes:
-    return encode(Response(id=request_id, result=Raw(_encoder.encode(result))))
+def encoded(result: Struct) -> Raw:
+    """A result, for any number of answers."""
+    return Raw(_encoder.encode(result))
+
+
+def encode_result(request_id: RequestId, result: Struct | Raw) -> bytes:
+    return encode(Response(id=request_id, result=result if isinstance(result, Raw) else encoded(result)))
 
 
 def encode_error(request_id: RequestId, error: errors.WorkerError) -> bytes:

@@ -15,17 +15,18 @@ from typing import TypeVar
 
 import msgspec
 
-from workerd import jobrecord, output
+from workerd import jobrecord, output, protocol
 from workerd.auth import Peer, is_admin, may_see
 from workerd.backlog import Backlog, Change
 from workerd.config import Config
 from workerd.errors import Exhausted, NameTaken
 from workerd.events import Entry, changes, entries
+from workerd.heldfiles import HeldFiles
 from workerd.job import Job, State, Usage
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.protocol import ListParams
-from workerd.recentusage import RecentUsage
+from workerd.recentanswers import RecentAnswers
 from workerd.store import Store
 from workerd.storethread import StoreThread
 
@@ -44,7 +45,10 @@ def now() -> int:
 
 def stored_output(files: JobFiles) -> dict[str, int]:
     """A job's fields on its output, as its index has them now; none where there is none."""
-    extent = output.extent_of(files.log, files.index)
+    return _output_fields(output.extent_of(files.log, files.index))
+
+
+def _output_fields(extent: output.Extent | None) -> dict[str, int]:
     if extent is None:
         return {}
     return {"output_start": extent.start, "output_end": extent.end, "output_lost": extent.lost}
@@ -83,15 +87,19 @@ class Live:
             with contextlib.suppress(OSError):
                 self.cgroup.freeze(False)
 
-    def with_usage(self, recent: RecentUsage | None = None) -> Job:
-        """The job with what it has used and written so far; what it used as `recent` has it."""
+    def with_usage(self, held: HeldFiles | None = None, jobs: int = 0) -> Job:
+        """The job with what it has used and written so far; out of held files where it is
+        one of so many jobs that are asked about again and again."""
         if self.cgroup is None or self.job.state is State.FINISHED:
             return self.job
         try:
-            usage = self.cgroup.usage() if recent is None else recent.of(self.job.id, self.cgroup.usage)
-            return msgspec.structs.replace(self.job, usage=usage, **stored_output(self.files))
+            if held is None:
+                usage, extent = self.cgroup.usage(), output.extent_of(self.files.log, self.files.index)
+            else:
+                usage, extent = held.read(self.job.id, self.cgroup, self.files, jobs)
         except OSError:
             return self.job  # it ended meanwhile
+        return msgspec.structs.replace(self.job, usage=usage, **_output_fields(extent))
 
 
 class Registry:
@@ -104,9 +112,8 @@ class Registry:
         self._loop = asyncio.get_running_loop()
         self._backlog = Backlog(store, Store.update, self._keep_end)
         self._live: dict[str, Live] = {}
-        self._told: dict[str, tuple[Job, Job]] = {}
-        """this turn's answers: id → the job as it was, and with what it had used"""
-        self._recent = RecentUsage()
+        self._answers = RecentAnswers()
+        self._held = HeldFiles(self._loop)
         self._soon: dict[str, Change] = {}
         self._soon_timer: asyncio.TimerHandle | None = None
         self._soon_task: asyncio.Task[None] | None = None
@@ -126,6 +133,7 @@ class Registry:
     def close(self) -> None:
         """Nobody waits for the disk any more."""
         self._backlog.close()
+        self._held.close()
         if self._soon_timer is not None:
             self._soon_timer.cancel()
 
@@ -135,7 +143,7 @@ class Registry:
     def discard(self, job_id: str) -> None:
         self._live.pop(job_id, None)
         self._soon.pop(job_id, None)
-        self._recent.forget(job_id)
+        self._held.forget(job_id)
 
     def get(self, job_id: str) -> Live | None:
         """By its full id."""
@@ -317,20 +325,18 @@ class Registry:
         """As `find`, with what a live job has used so far."""
         return self._with_usage(await self.find(peer, ref))
 
-    def status_at_hand(self, peer: Peer, ref: str) -> Job | None:
-        """As `status`, of a live job by its full id; None of any other. However many ask
-        within one turn of the loop, the kernel is asked once; what the job has used may
-        be a millisecond old (workerd.recentusage)."""
+    def status_at_hand(self, peer: Peer, ref: str) -> msgspec.Raw | None:
+        """As `status`, encoded, of a live job by its full id; None of any other. What it has
+        used and written may be a millisecond old (workerd.recentanswers)."""
         live = self._live.get(ref)
         if live is None or not may_see(peer, live.job.uid, self.config.policy):
             return None
-        before, told = self._told.get(ref, (None, None))
-        if told is None or before is not live.job:
-            told = self._with_usage(live.job, self._recent)
-            if not self._told:
-                self._loop.call_soon(self._told.clear)
-            self._told[ref] = (live.job, told)
-        return told
+        answer = self._answers.get(live.job)
+        if answer is None:
+            asked = live.job
+            answer = protocol.encoded(self._with_usage(asked, self._held))
+            self._answers.keep(asked, answer)
+        return answer
 
     async def list(self, peer: Peer, params: ListParams) -> list[Job]:
         """Newest first; one more than `limit` where there is more."""
@@ -367,10 +373,10 @@ class Registry:
             await self._commit_soon()
         return await self._store.call(function)
 
-    def _with_usage(self, job: Job, recent: RecentUsage | None = None) -> Job:
+    def _with_usage(self, job: Job, held: HeldFiles | None = None) -> Job:
         live = self._live.get(job.id)
         if live is None:
             return job
         if live.job.state is State.QUEUED:
             return msgspec.structs.replace(live.job, waits_for=self.waits_for(live.job))
-        return live.with_usage(recent)
+        return live.with_usage(held, len(self._live))

@@ -57,7 +57,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._turns: dict[int, deque[Connection]] = {}
         """by uid: the connections with requests that are not taken yet"""
-        self._pumping = False
+        self.idle = True
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
         sock.setblocking(False)
@@ -167,8 +167,8 @@ class Server:
     def enqueue(self, connection: Connection) -> None:
         """It has requests to be taken."""
         self._turns.setdefault(connection.peer.uid, deque()).append(connection)
-        if not self._pumping:
-            self._pumping = True
+        if self.idle:
+            self.idle = False
             self._pump()
 
     def _pump(self) -> None:
@@ -177,18 +177,23 @@ class Server:
             self._take_turn(queue)
             if not queue:
                 del self._turns[uid]
-        self._pumping = bool(self._turns)
-        if self._pumping:
+        self.idle = not self._turns
+        if self._turns:
             self.loop.call_soon(self._pump)
 
     def _take_turn(self, queue: deque[Connection]) -> None:
         requests, size = _TURN_REQUESTS, _TURN_BYTES
+        unsent: list[Connection] = []
         while queue and requests > 0 and size > 0:
             connection = queue.popleft()
-            taken = connection.take()
-            requests, size = requests - 1, size - taken
-            if taken:
+            requests, size = requests - 1, size - connection.take()
+            if connection.has_request:
                 queue.append(connection)
+                unsent.append(connection)
+            else:
+                connection.send_answers()
+        for connection in unsent:
+            connection.send_answers()
 
 
 def _not_admitted() -> NotPermitted:

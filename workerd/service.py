@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from workerd import __version__, output, protocol
 from workerd.admission import output_of_a_job, totals_of
@@ -43,8 +43,8 @@ class Call(NamedTuple):
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
-QuickHandler = Callable[[Call], Struct | None]
-"""the result where it is at hand; None: ask the Handler"""
+QuickHandler = Callable[[Call], Raw | None]
+"""the result, encoded, where it is at hand; None: ask the Handler"""
 
 
 class Service:
@@ -87,7 +87,7 @@ class Service:
         job = await self._queue.rerun(call.peer, call.params.id)
         return Answer(protocol.RunResult(job.id, job.state, job.warnings, job.waits_for))
 
-    def _status_at_hand(self, call: Call) -> Job | None:
+    def _status_at_hand(self, call: Call) -> Raw | None:
         return self._registry.status_at_hand(call.peer, call.params.id)
 
     async def _status(self, call: Call) -> Answer:
@@ -197,12 +197,7 @@ class Service:
         job = await self._registry.find(call.peer, call.params.id)
         files = self._supervisor.files(job.id)
         try:
-            log_fd = os.open(files.log, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return job, output.Log(log_fd, os.open(files.index, os.O_RDONLY | os.O_CLOEXEC))
-            except OSError:
-                os.close(log_fd)
-                raise
+            return job, output.open_log(files.log, files.index)
         except FileNotFoundError as error:
             raise WrongState(f"job {job.id} has no output: it never ran", id=job.id, state=job.state) from error
         except OSError as error:

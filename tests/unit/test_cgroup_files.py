@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workerd.cgroupfiles import CgroupNode, parse_nested
+from workerd.cgroupfiles import CgroupNode, HeldAccounts, parse_nested, parse_pressure, read_account
 
 
 @pytest.fixture
@@ -86,15 +86,13 @@ class TestSettings:
 
 class TestAccounts:
     def test_absent_is_none(self, node: CgroupNode) -> None:
-        assert node.memory.peak is None
+        assert node.memory.current is None
         assert node.cpu.stat is None
-        assert node.io.stat is None
-        assert node.pressure.io is None
 
     def test_other_errors_are_raised(self, node: CgroupNode, directory: Path) -> None:
-        (directory / "memory.peak").mkdir()
+        (directory / "memory.current").mkdir()
         with pytest.raises(IsADirectoryError):
-            _ = node.memory.peak
+            _ = node.memory.current
 
     def test_flat_keyed(self, node: CgroupNode, directory: Path) -> None:
         (directory / "memory.events").write_text("low 0\nmax 12\noom 3\noom_kill 2\n")
@@ -102,20 +100,42 @@ class TestAccounts:
 
     def test_an_empty_file_is_an_empty_dict(self, node: CgroupNode, directory: Path) -> None:
         (directory / "cpu.stat").write_text("")
-        (directory / "io.stat").write_text("")
         assert node.cpu.stat == {}
-        assert node.io.stat == {}
 
-    def test_pressure_is_the_total_of_some(self, node: CgroupNode, directory: Path) -> None:
-        (directory / "cpu.pressure").write_text(
-            "some avg10=1.00 avg60=0.50 avg300=0.00 total=12345\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"
-        )
-        assert node.pressure.cpu == 12345
+    def test_pressure_is_the_total_of_some(self) -> None:
+        some, full = "some avg10=1.00 avg60=0.50 avg300=0.00 total=12345", "full avg10=0.00 avg60=0.00 total=1"
+        assert parse_pressure(f"{some}\n{full}\n") == 12345
 
     def test_more_than_one_read_gives(self, node: CgroupNode, directory: Path) -> None:
         pids = list(range(1, 40_000))
         (directory / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
         assert node.core.procs == pids
+
+
+class TestFigures:
+    """The files of a job's usage, opened for each reading or held."""
+
+    def test_absent_is_none(self, node: CgroupNode) -> None:
+        held = HeldAccounts(node)
+        assert read_account(node.fd, b"memory.peak") is None
+        assert held.read(b"memory.peak") is None
+        assert len(held) == 0
+
+    def test_a_held_file_says_what_there_is_now(self, node: CgroupNode, directory: Path) -> None:
+        held = HeldAccounts(node)
+        for text in ("10\n", "7\n"):
+            (directory / "pids.current").write_text(text)
+            assert held.read(b"pids.current") == read_account(node.fd, b"pids.current") == text
+        assert len(held) == 1
+        held.close()
+        held.close()
+
+    def test_a_long_one_is_read_whole(self, node: CgroupNode, directory: Path) -> None:
+        text = "".join(f"8:{number} rbytes=1\n" for number in range(3000))
+        (directory / "io.stat").write_text(text)
+        held = HeldAccounts(node)
+        assert held.read(b"io.stat") == read_account(node.fd, b"io.stat") == text.strip()
+        held.close()
 
 
 class TestNestedText:
@@ -148,5 +168,5 @@ class TestNode:
     def test_a_directory_of_the_same_name_is_not_reached(self, node: CgroupNode, directory: Path) -> None:
         directory.rename(directory.with_name("old"))
         directory.mkdir()
-        (directory / "pids.current").write_text("7")
-        assert node.pids.current is None
+        (directory / "memory.current").write_text("7")
+        assert node.memory.current is None

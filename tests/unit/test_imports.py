@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "fairshare",
         "retrying",
     ),
-    ("job events recentusage", "slowcalls", "output", "zygote"),
+    ("job events recentanswers", "slowcalls", "output", "zygote"),
     ("configfile netconfig config",),
     ("protocol", "fdpass", "auth", "account", "database eventstore store storethread"),
     (
@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "chronicle",
-        "backlog clearing registry outputfiles salvage storedoutput usertotals limitwatch supervisor execution "
+        "backlog clearing heldfiles registry outputfiles salvage storedoutput usertotals limitwatch supervisor execution "
         "queue pausing stopping deadlines updating removal history recovery",
     ),
     ("gate outbox service eventmethods jobmethods ttymethods connection server daemon",),

@@ -60,6 +60,42 @@ class TestTurn:
 
         with_outbox(use, lambda peer: None)
 
+    def test_what_is_gathered_leaves_together(self) -> None:
+        def use(outbox: Outbox, peer: socket.socket) -> None:
+            outbox.gather()
+            for line in (b"1\n", b"2\n"):
+                outbox.put(line, ())
+            assert received(peer) == []
+            outbox.send()
+            assert received(peer) == [b"1\n2\n"]
+            outbox.put(b"3\n", ())
+            assert received(peer) == [b"3\n"]
+
+        with_outbox(use, lambda peer: None)
+
+    def test_more_than_one_call_takes_is_not_gathered(self) -> None:
+        def use(outbox: Outbox, peer: socket.socket) -> None:
+            outbox.gather()
+            outbox.put(b"1\n", ())
+            outbox.put(b"x" * (64 << 10), ())
+            assert [len(packet) for packet in received(peer)] == [2, 64 << 10]
+            outbox.put(b"2\n", ())
+            assert received(peer) == []
+            outbox.send()
+            assert received(peer) == [b"2\n"]
+
+        with_outbox(use, lambda peer: None)
+
+    def test_what_is_gathered_is_not_lost_by_hanging_up(self) -> None:
+        def use(outbox: Outbox, peer: socket.socket) -> None:
+            outbox.gather()
+            outbox.put(b"1\n", ())
+            outbox.close()
+            assert received(peer) == [b"1\n"]
+            outbox.send()
+
+        with_outbox(use, lambda peer: None)
+
     def test_descriptors_ride_on_their_own_answer(self) -> None:
         fd = os.open("/dev/null", os.O_RDONLY)
 

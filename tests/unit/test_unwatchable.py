@@ -25,6 +25,7 @@ class Owner:
         self.handlers: dict[str, Handler] = {}
         self.quick: dict[str, QuickHandler] = {}
         self.client_fds = ClientFds(self.loop)
+        self.idle = True
         self.forgotten = 0
 
     def enqueue(self, connection: Connection) -> None:
