@@ -16,7 +16,7 @@ from workerd.cgroupfiles import CgroupNode
 from workerd.cgrouplimits import Context
 from workerd.heldfiles import HeldFiles
 from workerd.jobcgroup import JobCgroup
-from workerd.jobfiles import JobFiles, create_output
+from workerd.jobfiles import JobFiles, open_output
 
 FILES = 3
 """cpu.stat, the log and its index: these directories hold no more"""
@@ -36,7 +36,7 @@ class JobOfFiles:
         self.uses(1)
         self.cgroup = JobCgroup(CgroupNode(self.directory), cast(Context, NoControllers()))
         self.files = JobFiles(str(base), str(base / "run"), job_id)
-        create_output(self.files)
+        open_output(self.files).close()
 
     def uses(self, microseconds: int) -> None:
         (self.directory / "cpu.stat").write_text(f"usage_usec {microseconds}\n")

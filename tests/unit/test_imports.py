@@ -47,8 +47,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "chronicle",
-        "backlog clearing heldfiles registry outputfiles salvage storedoutput usertotals limitwatch supervisor execution "
-        "queue pausing stopping deadlines updating removal history recovery",
+        "backlog clearing heldfiles registry outputfiles salvage storedoutput usertotals limitwatch supervisor "
+        "execution queue pausing stopping deadlines updating removal history recovery",
     ),
     ("gate outbox service eventmethods jobmethods ttymethods connection server daemon",),
     ("__main__",),
