@@ -17,9 +17,11 @@ from workerd.errors import InvalidRequest
 FD_SIZE = array.array("i").itemsize
 _MOST_FDS = 253
 """on one message (SCM_MAX_FD, unix(7))"""
-_SPACE = socket.CMSG_SPACE(_MOST_FDS * FD_SIZE)
 # As plain numbers: to combine two of the module's own takes longer than the rest of a call.
-_NOSIGNAL, _CLOEXEC, _CTRUNC = int(socket.MSG_NOSIGNAL), int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_CTRUNC)
+# Systems that lack them import this, for a client of other machines' daemons, and call none of it.
+_NOSIGNAL, _CLOEXEC, _CTRUNC = (
+    int(getattr(socket, name, 0)) for name in ("MSG_NOSIGNAL", "MSG_CMSG_CLOEXEC", "MSG_CTRUNC")
+)
 
 
 def close_all(fds: Iterable[int]) -> None:
@@ -58,7 +60,8 @@ def receive(
     no more use. What came is closed by `close`. OSError as recvmsg(2) does.
     """
     # Room for all that can come: what has none the kernel closes, within recvmsg.
-    data, ancillary, flags, _ = sock.recvmsg(bufsize, _SPACE if max_fds else 0, _CLOEXEC)
+    space = socket.CMSG_SPACE(_MOST_FDS * FD_SIZE) if max_fds else 0
+    data, ancillary, flags, _ = sock.recvmsg(bufsize, space, _CLOEXEC)
     fds: list[int] = []
     try:
         for level, kind, content in ancillary:
