@@ -4,7 +4,9 @@ The first stage of worker-init clones PID 1 (a child of ours, by CLONE_PARENT) a
 its pid on the status pipe; end of file there means that the command has been exec'ed.
 That stage is one that stays (workerd.zygote), or else one of the launch's own, which
 leaves. In between PID 1 waits for our word to go: until the job is recorded, and connected
-where it has a network. It leaves where that word can no longer come.
+where it has a network. It leaves where that word can no longer come, and only a PID 1 that
+we know gets it: so what a first stage that says nothing was to start can be started by
+another one.
 Whatever happens, no fd and no zombie stays behind.
 """
 
@@ -31,6 +33,9 @@ log = logging.getLogger("workerd")
 
 _WALL = 0x40000000
 """__WALL of waitpid(2): PID 1 was cloned without an exit signal"""
+_PATIENCE, _AVOIDED = 10.0, 60.0
+"""seconds that the zygote may take until it says anything of a plan; and, where it took longer
+(a mount of the host's that does not answer, say), that launches have first stages of their own"""
 _TRIES = 8
 """to watch what was started, where the machine has run out of something: some six seconds"""
 
@@ -98,6 +103,10 @@ class _Pipe:
             self.read_end = -1
 
 
+class _NotTaken(Exception):
+    """The zygote did not carry out a plan: nothing of it is there."""
+
+
 class Gate:
     """What PID 1 waits at (workerd/init/go.c); closed, it refuses."""
 
@@ -132,6 +141,7 @@ class Launcher:
         self._zygote = Zygote(self._program)
         self._zygote.prepare()
         self._hidden = hidden
+        self._avoided_until = 0.0
 
     def close(self) -> None:
         self._zygote.close()
@@ -140,9 +150,18 @@ class Launcher:
     async def start(self, launch: Launch) -> Started:
         """Raises StartFailed (or its kinds) with the step that failed, Exhausted, OSError,
         and what `launch.connect` and `launch.output` raise."""
+        # What a client passed stays out of the zygote: a file of FUSE may hold up whoever closes it.
+        if launch.job.spec.net is not Net.HOST and launch.stdin is None and self._avoided_until <= self._loop.time():
+            with contextlib.suppress(_NotTaken):
+                return await self._start(launch, by_zygote=True)
+        return await self._start(launch, by_zygote=False)
+
+    async def _start(self, launch: Launch, *, by_zygote: bool) -> Started:
+        """Raises as `start`, _NotTaken."""
         text = bytearray()
         with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status, contextlib.closing(Gate()) as gate:
-            first_stage = self._begin(launch, status.write_end, gate.far_end)
+            first_stage = self._begin(launch, status.write_end, gate.far_end, by_zygote=by_zygote)
+            hurry = self._loop.call_later(_PATIENCE, self._hurry, status.read_end, text) if by_zygote else None
             try:
                 status.close_write_end()
                 gate.close_far_end()
@@ -153,8 +172,12 @@ class Launcher:
                 if not ended:
                     await self._read(status.read_end, text, until=None)
             finally:
+                if hurry is not None:
+                    hurry.cancel()
                 if first_stage is not None:
                     await _collect_first_stage(first_stage)
+        if by_zygote and not text:
+            raise refusal or _NotTaken
         pid, error = startstatus.parse(bytes(text), launch.job.id)
         pidfd = await _open_pidfd(pid)
         if error is None and refusal is None:
@@ -186,16 +209,31 @@ class Launcher:
         """Have PID 1 run the command, once everything else is there. Else, what there is to
         say about it."""
         try:
-            if launch.connect is not None:
+            output = await launch.output()
+            if not _read_now(status, text) and not text:
                 await self._read(status, text, until=b"pid ")
-                pid, error = startstatus.parse(bytes(text), launch.job.id)
-                if error is not None:
-                    return None  # it will be told with the rest
+            pid, error = startstatus.parse(bytes(text), launch.job.id)
+            if error is not None:
+                return None  # it will be told with the rest
+            if launch.connect is not None:
                 await launch.connect(pid)
-            gate.open(await launch.output())
+            gate.open(output)
         except WorkerError as refusal:
             return refusal
+        except OSError as error:
+            return Exhausted(f"cannot hand its output to a job: {error.strerror}", errno=error.errno)
         return None
+
+    def _hurry(self, status: int, text: bytearray) -> None:
+        """Of a plan that the zygote has had for long: have it started by somebody else."""
+        _read_now(status, text)
+        if not text:
+            log.error(
+                "worker-init's first stage does not answer (a mount of this machine's may not): it is killed, and "
+                "for a minute each job has one of its own"
+            )
+            self._avoided_until = self._loop.time() + _AVOIDED
+            self._zygote.kill()
 
     async def _collect(self, pidfd: int) -> None:
         """A PID 1 that told of its failure is about to exit; nothing else is in it."""
@@ -221,8 +259,9 @@ class Launcher:
         words = sandbox.entry(entry.job, fds, entry.argv, cwd=entry.cwd, tty=entry.tty)
         return self._spawn(words, entry.env, fds.named(), entry.job.id)
 
-    def _begin(self, launch: Launch, status: int, gate: int) -> int | None:
-        """The pid of a first stage of its own; None where the zygote has the plan."""
+    def _begin(self, launch: Launch, status: int, gate: int, *, by_zygote: bool) -> int | None:
+        """The pid of a first stage of its own; None where the zygote has the plan. Raises
+        _NotTaken where it would not have it."""
         files = launch.files
         fds = sandbox.Descriptors(
             cgroup=launch.cgroup_fd,
@@ -233,11 +272,11 @@ class Launcher:
             stdin=launch.stdin,
             tty=files.tty,
         )
-        # What a client passed stays out of there: a file of FUSE may hold up whoever closes it.
-        if launch.job.spec.net is not Net.HOST and launch.stdin is None:
+        if by_zygote:
             words = self._plan(launch, fds.numbered(FIRST_FD))
-            if self._zygote.hand(words, launch.env, [fd for _, fd in fds.named()]):
-                return None
+            if not self._zygote.hand(words, launch.env, [fd for _, fd in fds.named()]):
+                raise _NotTaken
+            return None
         return self._spawn(self._plan(launch, fds), launch.env, fds.named(), launch.job.id)
 
     def _plan(self, launch: Launch, fds: sandbox.Descriptors) -> list[str]:

@@ -5,6 +5,7 @@ An outcome that is not known is `lost`; nothing here turns it into an exit code.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import Any
@@ -24,7 +25,9 @@ _OF_AN_END = (
 def judge(job: Job, record: exitrecord.Record | None, *, oom_killed: bool, now: int) -> dict[str, Any]:
     """The fields to change. `now` (microseconds) stands in for a time not recorded."""
     match record:
-        case exitrecord.NeverRan(step="go"):
+        case exitrecord.NeverRan(step="go", errno=errno.ECANCELED):
+            if job.state is State.STOPPING:
+                return {"reason": Reason.STOPPED, "detail": "before it started", "finished": record.finished or now}
             return interrupted(record.finished or now)
         case exitrecord.NeverRan():
             error = StartError(record.step, record.errno, _words(record))

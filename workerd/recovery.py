@@ -15,12 +15,12 @@ from collections.abc import Container
 
 import msgspec
 
-from workerd import exitrecord, jobrecord, outcome, procfs
+from workerd import exitrecord, jobrecord, latestart, outcome, procfs
 from workerd.events import changes, entries
-from workerd.job import Job, JobSpec, RunClock, State, change
+from workerd.job import Job, JobSpec, State
 from workerd.jobcgroup import JobCgroup
 from workerd.pausing import reconcile
-from workerd.registry import Live, monotonic, now
+from workerd.registry import Live, now
 from workerd.stopping import Stopper
 from workerd.supervisor import Supervisor, take_account
 
@@ -86,14 +86,13 @@ def _fence(live: Live) -> bool:
 
 async def _adopt(supervisor: Supervisor, stopper: Stopper, live: Live) -> None:
     recorded = live.job
-    if live.job.state is State.STARTING:
-        record = exitrecord.read(live.files.exit)
-        started = record.started if isinstance(record, exitrecord.Started) else now()
-        live.job = change(live.job, State.RUNNING, started=started, clock=RunClock(0, monotonic()))
+    late = live.job.state is State.STARTING and not latestart.takes_up(live)
     reconcile(live)
     if live.job is not recorded:
         await supervisor.registry.record(live.job)
     supervisor.watch(live)
+    if late:
+        latestart.follow(supervisor, live)
     if live.job.state is State.STOPPING:
         stopper.resume(live)
 

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -149,7 +149,7 @@ class Registry:
         """By its full id."""
         return self._live.get(job_id)
 
-    def insert(self, live: Live, env: dict[str, str], prepare: Callable[[], T]) -> Coroutine[None, None, T]:
+    def insert(self, live: Live, env: dict[str, str], prepare: Callable[[], T]) -> asyncio.Future[T]:
         """Take in a new job and begin to commit it, at once; what is returned is to be
         awaited, and gives what `prepare` did, which is called in the store's thread after the
         commit. Raises NameTaken; then Exhausted, also for an OSError of `prepare`. Where
@@ -163,17 +163,15 @@ class Registry:
         change = self._store.change(
             lambda store: store.insert(job, env, events), lambda store: self._keep_admission(store, job, env, prepare)
         )
-        return self._inserted(job, change)
+        change.add_done_callback(lambda done: self._inserted(job, done))  # before whoever awaits it goes on
+        return change
 
-    async def _inserted(self, job: Job, change: asyncio.Future[T]) -> T:
-        try:
-            prepared = await change
-        except BaseException:
-            del self._live[job.id]
-            raise
-        self._store.sync_soon()
-        self._tell(job)
-        return prepared
+    def _inserted(self, job: Job, change: asyncio.Future[T]) -> None:
+        if change.cancelled() or change.exception() is not None:
+            self._live.pop(job.id, None)
+        else:
+            self._store.sync_soon()
+            self._tell(job)
 
     def _keep_admission(self, store: Store, job: Job, env: dict[str, str], prepare: Callable[[], T]) -> T:
         """In the store's thread."""

@@ -251,9 +251,12 @@ class Supervisor:
         return launch._replace(job=live.job, interface=interface, connect=lambda pid: self.network.connect(lease, pid))
 
     async def _undo(self, live: Live) -> None:
-        """Nothing of a job that never ran stays behind, but for its record."""
+        """Nothing of a try that never ran stays behind, nor of its job but the record, where
+        it is the first."""
         await self.network.release(live.job)
         await self._clear(live)
+        if live.job.restarts > 0:
+            return
         try:
             live.files.remove_output()
         except OSError as error:
@@ -262,8 +265,7 @@ class Supervisor:
     async def _start_failed(self, live: Live, error: WorkerError | OSError) -> None:
         data = error.data if isinstance(error, StartFailed) else {}
         told = StartError(str(data.get("step") or "start"), int(data.get("errno") or 0), str(error))
-        if live.job.restarts == 0:
-            await self._undo(live)
+        await self._undo(live)
         await self.settle(live, {"reason": Reason.START_FAILED, "start_error": told, "finished": now()})
 
     def watch(self, live: Live) -> None:

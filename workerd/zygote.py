@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,12 @@ class Zygote:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def kill(self) -> None:
+        """It does not answer: whatever it was handed and has not carried out, it never will."""
+        self.close()
+        if self._children:
+            os.kill(self._children[-1], signal.SIGKILL)  # not reaped by anybody else, so its own pid
 
     def hand(self, words: Sequence[str], env: Mapping[str, str], fds: Sequence[int]) -> bool:
         """Whether it has the plan, and will tell what becomes of it; else nothing was done.

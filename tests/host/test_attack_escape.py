@@ -14,7 +14,7 @@ import pytest
 
 from tests.host.attackers import USER, Attacker
 from tests.host.daemon import ENV, Daemon, as_user
-from tests.host.test_first_stage import end, zygote
+from tests.host.firststage import end, zygote
 from workerd import protocol
 from workerd.errors import InvalidParams
 from workerd.job import JobSpec, Mount, MountKind

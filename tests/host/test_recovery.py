@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.host.daemon import Daemon, until
+from tests.host.firststage import zygote
 from workerd import exitrecord, jobfiles
 from workerd.__main__ import default_init
+from workerd.errors import ConnectionFailed
 from workerd.job import Job, JobSpec, Reason, State
 from workerd.jobfiles import JobFiles
 from workerd.launcher import Gate
@@ -148,6 +151,39 @@ class TestOutcome:
         os.kill(pid, signal.SIGKILL)
         job = daemon.wait(job_id)
         assert (job.reason, job.exit_code, job.started is not None) == (Reason.LOST, None, True)
+
+
+class TestCutShort:
+    def test_a_job_that_waited_for_its_word_never_ran(self, own_daemon: Daemon) -> None:
+        """Its PID 1 is frozen, so that the next daemon finds it before it can leave."""
+        daemon = own_daemon
+        daemon.wait(daemon.run("true"))
+        until(lambda: not daemon.leftovers())
+        stage = zygote(daemon)
+        os.kill(stage, signal.SIGSTOP)
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(daemon.run, "true")
+            until(lambda: len(list(daemon.state.glob("jobs/*/output.idx"))) == 2)
+            (cgroup,) = daemon.cgroup.glob("jobs/uid-0/job-*")
+            (cgroup / "cgroup.freeze").write_text("1")
+            daemon.kill()
+            os.kill(stage, signal.SIGCONT)
+            with pytest.raises(ConnectionFailed):
+                asked.result(30)
+        until(lambda: (cgroup / "cgroup.procs").read_text() != "")
+        daemon.start()
+        job_id = cgroup.name.removeprefix("job-")
+        assert status(daemon, job_id).state is State.STARTING
+        (cgroup / "cgroup.freeze").write_text("0")
+        job = daemon.wait(job_id)
+        assert (job.reason, job.start_error and job.start_error.step, job.started) == (
+            Reason.START_FAILED,
+            "init",
+            None,
+        )
+        with daemon.client() as client:
+            states = [event.state for event in client.events("first", jobs=[job_id], follow=False) if event.state]
+        assert states == [State.STARTING, State.FINISHED]
 
 
 class TestFirstStage:

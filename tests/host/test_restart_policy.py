@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.host.daemon import Daemon
@@ -66,6 +67,20 @@ class TestOnFailure:
         )
         assert (job.reason, job.restarts) == (Reason.TIMEOUT, 1)
         assert job.tries[0].reason is Reason.TIMEOUT
+
+
+    def test_the_output_stays_where_the_next_try_cannot_even_be_prepared(self, own_daemon: Daemon) -> None:
+        script = "echo try; [ -e second ] || { touch second; while [ ! -e go ]; do sleep 0.02; done; exit 1; }"
+        where = place(own_daemon, "unprepared")
+        job_id = own_daemon.run("sh", "-c", script, restart=policy("on-failure"), **where)
+        most = own_daemon.cgroup / "jobs/cgroup.max.descendants"
+        most.write_text("1")  # its user's, and none below that once the first try's is gone
+        (Path(where["cwd"]) / "go").touch()
+        job = wait_restarts(own_daemon, job_id, 2)
+        most.write_text("max")
+        assert [tried.reason for tried in job.tries] == [Reason.EXITED, Reason.START_FAILED]
+        assert own_daemon.wait(job_id).exit_code == 0
+        assert own_daemon.output(job_id) == b"try\ntry\n"
 
 
 class TestAlways:

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.host.daemon import Daemon, until
-from tests.host.test_first_stage import namespaces, zygote, zygotes
+from tests.host.firststage import namespaces, zygote, zygotes
 from workerd.job import Net
 
 FIRST_KEPT = 20
@@ -37,6 +38,9 @@ assert libc.setns(here, 0) == 0
 for top, directories, files in os.walk("/"):
     print(top, sorted(directories), sorted(files))
 """
+
+BELOW_BOTH = BOTTOM.replace("assert", 'libc.umount2(b"/", 2)\nassert')
+"""where something is mounted over / in the job, too"""
 
 
 class Host(Daemon):
@@ -310,3 +314,29 @@ def test_where_it_cannot_be_made_each_job_prepares_its_own(host: Host) -> None:
     assert zygote(host) == pid
     assert host.process is not None
     assert namespaces(pid)["mnt"] == namespaces(host.process.pid)["mnt"]
+
+
+class MountedOver(Host):
+    """The daemon's root has another mount upon it."""
+
+    def command(self) -> list[str]:
+        words = super().command()
+        words[words.index("-c") + 1] = 'mount --make-rprivate / && mount --bind / / && exec "$@"'
+        return words
+
+
+def test_where_something_is_mounted_over_the_hosts_root(place: Path) -> None:
+    top = place / "mounted-over"
+    top.mkdir()
+    (top / "file").write_text("here\n")
+    daemon = MountedOver("private", top)
+    try:
+        daemon.start()
+        daemon.settled()
+        rights: dict[str, Any] = {"cap_add": ("SYS_ADMIN", "SYS_CHROOT"), "seccomp": False}
+        for net in (Net.NONE, Net.HOST):  # the second one without the first stage that stays
+            assert daemon.shell(f"cat {top}/file", net=net)[1] == "here\n"
+            text = daemon.shell(f"python3 -c '{BELOW_BOTH}'", net=net, **rights)[1]
+            assert "/host [] []" in text.splitlines()
+    finally:
+        daemon.close()

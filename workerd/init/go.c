@@ -46,5 +46,4 @@ void go_wait(struct plan *plan) {
     if (!take_files(&header, plan)) /* no descriptor is free, say */
         fail_errno("go", EMFILE, "");
     close(plan->go_fd);
-    plan->go_fd = -1;
 }

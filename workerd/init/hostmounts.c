@@ -6,9 +6,10 @@
  * from there: so it holds for every tree that the view is made of. A mount is withheld by
  * making it unbindable (mount_namespaces(7)): no clone contains it, or can be taken from
  * it. A copy of the namespace may have forgotten that (since Linux 6.17 or so; 6.18 has), so
- * that it is done again there, but without a look at the list of mounts. Unmounting would do as well, but each umount2 waits for a grace period of RCU, some
- * 0.1 ms, and a host has dozens of such mounts. What comes into being without a mount, the
- * places that the daemon hides, is looked for in PID 1, for each job.
+ * that it is done again there, but without a look at the list of mounts. Unmounting would do
+ * as well, but each umount2 waits for a grace period of RCU, some 0.1 ms, and a host has dozens
+ * of such mounts. What comes into being without a mount, the places that the daemon hides, is
+ * looked for in PID 1, for each job.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,6 +23,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -264,17 +266,39 @@ const char *hostmounts_withhold_for_copies(void) {
     return with_table((const char *(*const[])(struct table *)){make_bindable, withhold_all, note_tops, NULL});
 }
 
-static bool withhold_top(const struct top *top) {
+/* Which of the mounts it is on; 0 where that is not known. `struct statx` of an older libc
+ * does not have the field. */
+static uint64_t mount_id(int fd) {
+    enum { WANTED = 0x1000 /* STATX_MNT_ID, since Linux 5.8 */, MASK = 0, ID = 18 /* stx_mnt_id, at 144 bytes */ };
+    uint64_t answer[32] = {0};
+    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, WANTED, answer) < 0 || ((uint32_t)answer[MASK] & WANTED) == 0)
+        return 0;
+    return answer[ID];
+}
+
+/* Each must be another mount: two of one file system, a process's /proc say, look alike, and
+ * somebody may exchange their places between two looks. */
+static bool withhold_top(const struct top *top, uint64_t *id) {
     cleanup_fd int fd = open_beneath(AT_FDCWD, top->point, O_PATH, RESOLVE_NO_SYMLINKS);
     struct stat st;
-    return fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == top->device && st.st_ino == top->inode && tree_withhold(fd);
+    *id = fd < 0 ? 0 : mount_id(fd);
+    return *id != 0 && fstat(fd, &st) == 0 && st.st_dev == top->device && st.st_ino == top->inode && tree_withhold(fd);
+}
+
+static bool is_among(const uint64_t *ids, size_t count, uint64_t id) {
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] == id)
+            return true;
+    return false;
 }
 
 const char *hostmounts_withhold_in_copy(void) {
+    uint64_t ids[1024];
+    size_t count = 0;
     bool done = true;
-    for (size_t at = 0; done && at < tops_used;) {
+    for (size_t at = 0; done && at < tops_used; count++) {
         const struct top *top = (const struct top *)(tops + at);
-        done = withhold_top(top);
+        done = count < sizeof ids / sizeof *ids && withhold_top(top, &ids[count]) && !is_among(ids, count, ids[count]);
         at += size_of(top->point);
     }
     madvise(tops, sizeof tops, MADV_DONTNEED); /* of no more use, for as long as the job runs */

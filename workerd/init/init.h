@@ -173,7 +173,7 @@ void devices_build(const struct plan *plan);
 /* masks.c */
 void masks_apply(int empty_fd);
 
-/* go.c: returns once the command may run; can be called twice */
+/* go.c: returns once the command may run */
 void go_wait(struct plan *plan);
 
 /* network.c */

@@ -42,16 +42,12 @@ pid_t clone_init(const struct plan *plan, uint64_t fresh) {
     return (pid_t)syscall(SYS_clone3, &args, sizeof args);
 }
 
-static void enter_namespaces(struct plan *plan) {
+static void enter_namespaces(const struct plan *plan) {
     /* clone3 would take the daemon's cgroup as the namespace's root, not the job's. */
     if (unshare(CLONE_NEWCGROUP) < 0)
         fail("cgroup-namespace", "");
     if (sethostname(plan->hostname, strlen(plan->hostname)) < 0)
         fail("hostname", plan->hostname);
-    if (plan->net == NET_BRIDGE) {
-        go_wait(plan);
-        network_configure(plan);
-    }
 }
 
 struct start {
@@ -100,6 +96,8 @@ _Noreturn void be_init(struct plan *plan, char **arguments) {
     int signals = open_signals(); /* what can fail does so before the command runs */
     bound_for_both(plan);
     go_wait(plan);
+    if (plan->net == NET_BRIDGE)
+        network_configure(plan);
     output_open(&out, plan, write_ends);
     tty_open(plan, write_ends);
     report_starting();
