@@ -48,6 +48,8 @@ class Started(NamedTuple):
     started: int
 
 
+Ran = Started | Ended
+"""of a command that may have run"""
 Record = Ended | NeverRan | Started
 
 

@@ -23,10 +23,14 @@ def takes_up(live: Live) -> bool:
     except OSError as error:
         log.warning("job %s: its exit record cannot be read yet: %s", live.job.id, error)
         return False
-    if not isinstance(record, exitrecord.Started | exitrecord.Ended):
+    if not isinstance(record, exitrecord.Ran):
         return False
-    live.job = change(live.job, State.RUNNING, started=record.started, clock=RunClock(0, monotonic()))
+    _runs(live, record.started)
     return True
+
+
+def _runs(live: Live, started: int) -> None:
+    live.job = change(live.job, State.RUNNING, started=started, clock=RunClock(0, monotonic()))
 
 
 def follow(supervisor: Supervisor, live: Live) -> None:
@@ -46,6 +50,6 @@ def follow(supervisor: Supervisor, live: Live) -> None:
         inotify.add(live.files.exit, look)
     except OSError as error:  # its record was removed, or cannot be watched: the command may run
         log.warning("job %s: taken up as running: %s", live.job.id, error)
-        live.job = change(live.job, State.RUNNING, started=now(), clock=RunClock(0, monotonic()))
+        _runs(live, now())
         supervisor.registry.record_soon(live.job)
     look()  # after the watch is set: nothing is missed between the two

@@ -139,7 +139,7 @@ def _waits_to_go(supervisor: Supervisor, job_id: str) -> bool:
     """Whether there is no more in it than a PID 1 whose job was not recorded when the last
     daemon died: it has not said that it runs a command, and never does."""
     path = supervisor.files(job_id).exit
-    return os.path.exists(path) and not isinstance(exitrecord.read(path), exitrecord.Started | exitrecord.Ended)
+    return os.path.exists(path) and not isinstance(exitrecord.read(path), exitrecord.Ran)
 
 
 def _remove_stray_files(supervisor: Supervisor, kept: Container[str]) -> None:

@@ -3,8 +3,12 @@ is thawed."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
+
+import pytest
 
 from tests.host.daemon import Daemon
 
@@ -54,3 +58,17 @@ class FreezableDisk(Daemon):
         finally:
             super().close()
             subprocess.run(["losetup", "--detach", self.loop], check=True)
+
+
+@contextlib.contextmanager
+def freezable(*, with_state: bool = False) -> Iterator[FreezableDisk]:
+    """A daemon that runs with one; the test is skipped where none can be had."""
+    try:
+        made = FreezableDisk(with_state=with_state)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no ext4 on a loop device can be had here: {error}")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()

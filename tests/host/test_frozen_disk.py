@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.daemon import Daemon, until
-from tests.host.freezable import FreezableDisk
+from tests.host.freezable import FreezableDisk, freezable
 from workerd import errors
 from workerd.job import Job, Reason, State
 
@@ -24,15 +23,8 @@ WRITES = "trap '' TERM; echo ready; while :; do echo more >> file; done"
 
 @pytest.fixture
 def disk() -> Iterator[FreezableDisk]:
-    try:
-        made = FreezableDisk()
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no ext4 on a loop device can be had here: {error}")
-    try:
-        made.start()
+    with freezable() as made:
         yield made
-    finally:
-        made.close()
 
 
 def state_of(pid: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.daemon import until
-from tests.host.freezable import FreezableDisk
+from tests.host.freezable import FreezableDisk, freezable
 from workerd import errors
 from workerd.job import State
 
@@ -23,15 +22,8 @@ SECONDS = 60.0
 @pytest.fixture
 def disk() -> Iterator[FreezableDisk]:
     """The daemon's state is on it."""
-    try:
-        made = FreezableDisk(with_state=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no ext4 on a loop device can be had here: {error}")
-    try:
-        made.start()
+    with freezable(with_state=True) as made:
         yield made
-    finally:
-        made.close()
 
 
 def inits(disk: FreezableDisk) -> list[int]:

@@ -117,7 +117,7 @@ _Noreturn void fail_errno(const char *step, int err, const char *detail);
 _Noreturn void report_start_failure(void);
 void report_refusal(const char *step, int err, const char *detail); /* as fail_errno, and goes on */
 void report_exit(int code, int status, const struct exit_times *times, uint64_t output_end, uint64_t lost);
-void close_fd_of(int *fd);
+void close_fd_of(int *fd); /* and it is -1 then */
 uint64_t clock_ns(clockid_t clock);
 
 /* mounts.c: all fail() with the step given. */

@@ -36,6 +36,7 @@ static struct failure {
 void close_fd_of(int *fd) {
     if (*fd >= 0)
         close(*fd);
+    *fd = -1;
 }
 
 uint64_t clock_ns(clockid_t clock) {

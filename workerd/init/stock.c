@@ -41,10 +41,8 @@ static struct {
 #define COUNT (sizeof stock / sizeof *stock)
 
 void stock_clear(void) {
-    for (size_t i = 0; i < COUNT; i++) {
+    for (size_t i = 0; i < COUNT; i++)
         close_fd_of(&stock[i].fd);
-        stock[i].fd = -1;
-    }
 }
 
 void stock_fill(void) {

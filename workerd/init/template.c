@@ -49,11 +49,6 @@ static struct {
     bool inside, made;
 } template = {.daemon = -1, .host = -1, .root = -1, .changes = -1, .witness = -1};
 
-static void let_go(int *fd) {
-    close_fd_of(fd);
-    *fd = -1;
-}
-
 static int list_of_host(void) { return fd_keep(openat(template.daemon, "mountinfo", O_RDONLY | O_CLOEXEC)); }
 
 /* Since the last time, or since the list was opened; also where that is not known. */
@@ -104,8 +99,8 @@ void template_open(void) {
 }
 
 bool template_leave(void) {
-    let_go(&template.changes);
-    let_go(&template.witness);
+    close_fd_of(&template.changes);
+    close_fd_of(&template.witness);
     template.made = false;
     if (!template.inside)
         return true;
@@ -130,7 +125,7 @@ int template_changes(void) { return template.changes; }
 
 bool template_renew(void) {
     for (int tries = 0; tries <= MAX_TRIES; tries++) {
-        let_go(&template.witness);
+        close_fd_of(&template.witness);
         template.witness = list_of_host(); /* before the question that it is to cover */
         if (template.made && template.witness >= 0 && !has_changed(template.changes))
             return true;
@@ -140,21 +135,21 @@ bool template_renew(void) {
     return template_leave();
 }
 
-void template_forget_plan(void) { let_go(&template.witness); }
+void template_forget_plan(void) { close_fd_of(&template.witness); }
 
 void template_take(void) {
     const char *wrong = template.made ? hostmounts_withhold_in_copy() : build(MS_PRIVATE, hostmounts_withhold);
     if (wrong != NULL)
         fail("hide", wrong);
-    let_go(&template.changes);
-    let_go(&template.root);
-    let_go(&template.host);
-    let_go(&template.daemon);
+    close_fd_of(&template.changes);
+    close_fd_of(&template.root);
+    close_fd_of(&template.host);
+    close_fd_of(&template.daemon);
 }
 
 bool template_was_stale(void) {
     bool stale = template.made && has_changed(template.witness);
-    let_go(&template.witness);
+    close_fd_of(&template.witness);
     if (!stale)
         return false;
     const char *wrong = mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ? "propagation" : hostmounts_withhold();

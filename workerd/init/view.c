@@ -211,19 +211,14 @@ static void collect(struct plan *plan) {
     clone_root(plan);
 }
 
-static void drop(int *fd) {
-    close_fd_of(fd);
-    *fd = -1;
-}
-
 /* As it was before `collect`, but for the targets' names, which lead to the same places. */
 static void drop_collected(struct plan *plan) {
-    drop(&root_tree);
-    drop(&base_fd);
-    drop(&cwd_op.tree);
+    close_fd_of(&root_tree);
+    close_fd_of(&base_fd);
+    close_fd_of(&cwd_op.tree);
     cwd_op.kind = MOUNT_RW;
     for (size_t i = 0; i < plan->nmounts; i++)
-        drop(&plan->mounts[i].tree);
+        close_fd_of(&plan->mounts[i].tree);
 }
 
 void view_collect(struct plan *plan) {
