@@ -12,7 +12,7 @@ import msgspec
 
 from tests.bench.figures import Taken, by_turns, compiled, goal, ratio, show
 from tests.bench.installed import installed, private_kib
-from tests.bench.launch import TRUE, run_bare
+from tests.bench.launch import launched, run_bare
 from tests.bench.pipelined import Pipeline
 from tests.bench.rpc import SLEEP
 from tests.host.daemon import Daemon
@@ -31,12 +31,17 @@ def run() -> None:
     launches: Taken = {}
     bare: Taken = {}
     lists: Taken = {}
-    with installed() as daemon, daemon.client() as client, compiled("bareloop.c") as bareloop:
+    with (
+        installed() as daemon,
+        daemon.client() as client,
+        compiled("bareloop.c") as bareloop,
+        compiled("launchload.c") as load,
+    ):
         empty = _private(daemon)
         inits: list[int] = []
         for count in COUNTS:
             inits += _fill(daemon, client, count)
-            launches[f"{count} running"] = [_launch(client) for _ in range(SAMPLES)]
+            launches[f"{count} running"] = launched(load, daemon, SAMPLES).each
             bare[f"{count} running"] = run_bare(bareloop, daemon, SAMPLES, f"bare-{count}")
             lists[f"{count} running"] = [_list(client) for _ in range(SAMPLES)]
             _idle(daemon, count)
@@ -62,12 +67,6 @@ def _fill(daemon: Daemon, client: Client, count: int) -> list[int]:
 def _some(client: Client) -> tuple[Job, ...]:
     answer = client.call("job.list", protocol.ListParams(limit=100))
     return tuple(answer.jobs)
-
-
-def _launch(client: Client) -> float:
-    begin = time.perf_counter()
-    client.wait([client.call("job.run", TRUE).id])
-    return (time.perf_counter() - begin) * 1000
 
 
 def _list(client: Client) -> float:

@@ -30,10 +30,15 @@ def run() -> None:
         leave_out("peers in the virtual machine: mmdebstrap is not installed")
         return
     try:
-        with layer.machine(image.default_release(), ROOT, more=PACKAGES) as machine, compiled("bareloop.c") as bareloop:
+        with (
+            layer.machine(image.default_release(), ROOT, more=PACKAGES) as machine,
+            compiled("bareloop.c") as bareloop,
+            compiled("launchload.c") as load,
+        ):
             machine.start()
             machine.sh("systemctl start workerd")
             machine.push(bareloop, "/root/bareloop")
+            machine.push(load, "/root/launchload")
             machine.push(HERE / "guest_peers.py", "/root/peers.py")
             done = machine.run([GUEST_PYTHON, "/root/peers.py"], check=True, timeout=SECONDS)
     except MissingTool as error:

@@ -10,15 +10,9 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "load.h"
 
 enum { MOST_UNDER_WAY = 256, MOST_READ = 1 << 18 };
 
@@ -36,19 +30,6 @@ struct connection {
 static struct line *lines;
 static size_t line_count, next_line;
 
-static void must(int good, const char *what) {
-    if (!good) {
-        perror(what);
-        exit(1);
-    }
-}
-
-static double now_us(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
 static void read_lines(void) {
     struct line one = {NULL, 0};
     size_t room = 0;
@@ -64,15 +45,6 @@ static void read_lines(void) {
     must(line_count > 0, "no line to ask");
 }
 
-static void open_connection(struct connection *one, const char *path) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    must(strlen(path) < sizeof address.sun_path, path);
-    strcpy(address.sun_path, path);
-    one->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    must(one->fd >= 0, "socket");
-    must(connect(one->fd, (struct sockaddr *)&address, sizeof address) == 0, path);
-}
-
 /* The next `count` lines, in one call; what the socket does not take at once is waited for. */
 static void ask(struct connection *one, size_t count) {
     static char buffer[MOST_READ];
@@ -85,11 +57,7 @@ static void ask(struct connection *one, size_t count) {
         size += line->length;
         one->sent[(one->oldest + one->under_way++) % MOST_UNDER_WAY] = now;
     }
-    for (size_t done = 0; done < size;) {
-        ssize_t sent = send(one->fd, buffer + done, size - done, MSG_NOSIGNAL);
-        must(sent > 0, "send");
-        done += (size_t)sent;
-    }
+    send_all(one->fd, buffer, size);
 }
 
 /* How many answers came; their microseconds are put behind `taken`. */
@@ -122,7 +90,7 @@ int main(int argc, char **argv) {
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     must(all != NULL && events != NULL && taken != NULL && epoll >= 0, "memory, or epoll");
     for (size_t i = 0; i < connections; i++) {
-        open_connection(&all[i], argv[1]);
+        all[i].fd = connected_to(argv[1]);
         struct epoll_event readable = {.events = EPOLLIN, .data.ptr = &all[i]};
         must(epoll_ctl(epoll, EPOLL_CTL_ADD, all[i].fd, &readable) == 0, "epoll_ctl");
     }
