@@ -168,10 +168,11 @@ class CgroupTree:
                 if uid := _UID.fullmatch(os.path.basename(path)):
                     self._totals.pop(int(uid[1]), None)
 
-    def _path(self, job_id: str, uid: int) -> Path:
-        if not _JOB.fullmatch(f"job-{job_id}"):
+    def _path(self, job_id: str, uid: int) -> str:
+        name = f"job-{job_id}"
+        if not _JOB.fullmatch(name):
             raise ValueError(f"not a job id: {job_id!r}")
-        return self._jobs / f"uid-{uid}" / f"job-{job_id}"
+        return f"{self._jobs}/uid-{uid}/{name}"  # not Path's `/`, which each start would pay for
 
     def _make_user(self, uid: int) -> None:
         path = self._jobs / f"uid-{uid}"

@@ -1,10 +1,10 @@
 """The log and the index of a job that is starting: they are opened in the store's thread,
-behind the commit of its record, while the loop makes all the rest of the job."""
+behind the commit of its record, while PID 1 builds what the job sees."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from workerd import jobfiles, trylog
 from workerd.errors import WorkerError
@@ -13,10 +13,12 @@ from workerd.registry import Live
 
 
 class ComingOutput:
-    """Owns them, once they are there."""
+    """Owns them, once they are there. `begin` has the job recorded and them opened; it is
+    called by who asks first, which the launcher does when it has handed its plan on: before
+    that the store's thread would take its turns with all that the loop has to do for it."""
 
-    def __init__(self, coming: Awaitable[jobfiles.OutputFiles]) -> None:
-        self._coming = coming
+    def __init__(self, begin: Callable[[], Awaitable[jobfiles.OutputFiles]]) -> None:
+        self._begin = begin
         self._files: jobfiles.OutputFiles | None = None
         self._error: WorkerError | OSError | None = None
         self._closed = False
@@ -28,7 +30,7 @@ class ComingOutput:
             raise self._error
         if self._files is None:
             try:
-                self._files = await self._coming
+                self._files = await self._begin()
             except (WorkerError, OSError) as error:
                 self._error = error
                 raise

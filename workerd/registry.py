@@ -149,16 +149,20 @@ class Registry:
         """By its full id."""
         return self._live.get(job_id)
 
-    def insert(self, live: Live, env: dict[str, str], prepare: Callable[[], T]) -> asyncio.Future[T]:
-        """Take in a new job and begin to commit it, at once; what is returned is to be
-        awaited, and gives what `prepare` did, which is called in the store's thread after the
-        commit. Raises NameTaken; then Exhausted, also for an OSError of `prepare`. Where
-        anything is raised, the job is not there."""
+    def take_in(self, live: Live) -> None:
+        """A new job: it counts against the totals from here on. To be recorded by `insert`,
+        or discarded. Raises NameTaken."""
         job = live.job
         if job.spec.name is not None:
             self.check_name(job.uid, job.spec.name)
         live.recorded = None
-        self._live[job.id] = live  # counts against the totals from here on
+        self._live[job.id] = live
+
+    def insert(self, live: Live, env: dict[str, str], prepare: Callable[[], T]) -> asyncio.Future[T]:
+        """Begin to commit a job that was taken in, at once; what is returned is to be
+        awaited, and gives what `prepare` did, which is called in the store's thread after the
+        commit. Raises Exhausted, also for an OSError of `prepare`; then the job is not there."""
+        job = live.job
         events = self._events(live, job)
         change = self._store.change(
             lambda store: store.insert(job, env, events), lambda store: self._keep_admission(store, job, env, prepare)
@@ -285,11 +289,11 @@ class Registry:
         it is there, the next one finds the same outcome in the exit record, which stays
         until then; and what they ask next is answered behind it, by the same thread."""
         job = live.job
-        recording = asyncio.ensure_future(self.record(job))
         self.release(live)
         for waiter in self._waiters.pop(job.id, ()):
             if not waiter.done():
                 waiter.set_result(job)
+        recording = asyncio.ensure_future(self.record(job))  # behind their answers, in the same turn
         committed = await recording
         if committed:
             self.discard(job.id)

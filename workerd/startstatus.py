@@ -2,7 +2,8 @@
 means. Pure.
 
 Lines, in any order: `pid N` of the first stage's, `error STEP ERRNO DETAIL` of whoever met
-one. What a caller named may be in the detail: nothing of it is believed.
+one. What a caller named may be in the detail: nothing of it is believed. Lines end with a
+newline alone (as `^` and `$` of bytes have it; str.splitlines knows more ends of lines).
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
 
 from workerd.errors import CannotExecute, CommandNotFound, StartFailed
 
-_PID = re.compile("[2-9]|[1-9][0-9]{1,9}", re.ASCII)
+_PID = re.compile(rb"^pid ([2-9]|[1-9][0-9]{1,9})$", re.MULTILINE)
 """of a process that can be a job's: never 0, 1 or -1, which kill(2) takes for others"""
+_ERROR = re.compile(rb"^error ([^ \n]+) ([0-9]+) ?(.*)$", re.MULTILINE)
 _STEPS = {
     "exec": "cannot run the command",
     "chdir": "working directory",
@@ -49,10 +50,9 @@ _ADVICE = {
 def parse(text: bytes, job_id: str) -> tuple[int, StartFailed | None]:
     """(pid or 0, the failure or None) out of what the status pipe said, in either order."""
     pid = pid_of(text)
-    for word, rest in _said(text):
-        if word == "error":
-            step, number, detail = (*rest.split(" ", 2), "", "")[:3]
-            return pid, start_error(job_id, step, int(number), detail)
+    if (error := _ERROR.search(text)) is not None:
+        step, number, detail = (part.decode(errors="backslashreplace") for part in error.groups())
+        return pid, start_error(job_id, step, int(number), detail)
     if not pid:
         return 0, StartFailed("worker-init ended before it said anything", id=job_id, step="init", errno=0)
     return pid, None
@@ -60,15 +60,8 @@ def parse(text: bytes, job_id: str) -> tuple[int, StartFailed | None]:
 
 def pid_of(text: bytes) -> int:
     """0 where it was not said."""
-    return next((int(rest) for word, rest in _said(text) if word == "pid" and _PID.fullmatch(rest)), 0)
-
-
-def _said(text: bytes) -> Iterator[tuple[str, str]]:
-    """Of each line its first word, and the rest."""
-    # By newlines alone: what a caller named is in an error, and str.splitlines knows more ends of lines.
-    for line in text.split(b"\n"):
-        word, _, rest = line.decode(errors="backslashreplace").partition(" ")
-        yield word, rest
+    said = _PID.search(text)
+    return 0 if said is None else int(said[1])
 
 
 def start_error(job_id: str, step: str, number: int, detail: str) -> StartFailed:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from workerd.errors import WorkerError
+from workerd.serialthread import SerialThread
 from workerd.store import Store
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class StoreThread:
         self._loop = asyncio.get_running_loop()
         self._asked: list[_Asked] = []
         self._working = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._thread = SerialThread("store")
         self._syncs = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-sync")
         self._timer: asyncio.TimerHandle | None = None
         self._syncing = False
@@ -70,7 +71,7 @@ class StoreThread:
     def _begin(self) -> None:
         asked, self._asked = self._asked, []
         self._working = True
-        self._thread.submit(self._work, asked)
+        self._thread.submit(lambda: self._work(asked))
 
     def _work(self, asked: Sequence[_Asked]) -> None:
         """In the thread."""
@@ -122,7 +123,7 @@ class StoreThread:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._thread.shutdown()
+        self._thread.close()
         self._carry_out_all(self._asked)
         self._syncs.shutdown()
         self.store.close()

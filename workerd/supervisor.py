@@ -106,35 +106,18 @@ class Supervisor:
         columns of its terminal."""
         live = Live(job, self.files(job.id))
         live.window = window
-        output = ComingOutput(self.registry.insert(live, env, functools.partial(open_output, live)))
+        self.registry.take_in(live)
+        output = ComingOutput(lambda: self.registry.insert(live, env, functools.partial(open_output, live)))
         try:
-            prepared = await self._prepared(live)
-        except BaseException:
-            if await output.is_recorded():
-                output.close()
-                await self._forget(live)
-            raise
-        try:
-            await self._start(live, env, prepared, output, stdin)
+            await self._start(live, env, await self._prepared(live), output, stdin)
         except BaseException:
             self.registry.discard(job.id)
             raise
         return live.job
 
-    async def _forget(self, live: Live) -> None:
-        """A job that nobody was told of. What cannot be removed of it now, the next start
-        of workerd finds as a start that was cut short."""
-        job_id = live.job.id
-        try:
-            live.files.remove_state()
-            await self.registry.call(lambda store: store.delete((job_id,)))
-        except (OSError, WorkerError) as error:
-            log.error("job %s was not started, but its record remains: %s", job_id, error)
-        finally:
-            self.registry.discard(job_id)
-
     async def enqueue(self, live: Live, env: dict[str, str]) -> None:
         """Record a job that is to wait; its output can be followed from now on. Raises WorkerError."""
+        self.registry.take_in(live)
         await self.registry.insert(live, env, lambda: jobfiles.open_output(live.files).close())
 
     async def start_waiting(self, live: Live) -> None:
@@ -150,7 +133,7 @@ class Supervisor:
             self._wait_on(live)
             return
         try:
-            output = ComingOutput(self.registry.call(lambda store: open_output(live)))
+            output = ComingOutput(lambda: self.registry.call(lambda store: open_output(live)))
             try:
                 await output.files()
                 prepared = await self._prepared(live)
@@ -187,6 +170,7 @@ class Supervisor:
         stdin: int | None,
     ) -> None:
         if prepared is None:
+            await output.files()
             output.close()
             await self.settle(live, {"reason": Reason.STOPPED, "detail": "before it started", "finished": now()})
             return

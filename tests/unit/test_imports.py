@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sealedprogram",
         "fairshare",
         "retrying",
+        "serialthread",
     ),
     ("job events recentanswers", "slowcalls", "output", "zygote"),
     ("configfile netconfig config",),
