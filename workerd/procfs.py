@@ -43,6 +43,27 @@ def is_namespace_init(pid: int) -> bool:
     return False
 
 
+def children_in(cgroup: str) -> list[int]:
+    """The calling thread's children, dead ones too, in the cgroup of that name; none where
+    the kernel does not list them (CONFIG_PROC_CHILDREN)."""
+    try:
+        with open("/proc/thread-self/children") as file:
+            children = [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:
+        return []
+    return [pid for pid in children if _cgroup(pid) == cgroup]
+
+
+def _cgroup(pid: int) -> str | None:
+    """The last part of its path (cgroups(7)); None where there is no such process."""
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            lines = file.read().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return next((line.rpartition("/")[2] for line in lines if line.startswith("0::")), None)
+
+
 def path_of_fd(fd: int) -> str:
     return os.readlink(f"/proc/self/fd/{fd}")
 
