@@ -11,13 +11,15 @@ import contextlib
 import errno
 import os
 import struct
+from collections.abc import Iterable
 
 from msgspec import Struct
 
-from workerd import exitrecord
+from workerd import exitrecord, jobrecord
 from workerd.output import HEADER, MAGIC
 
 LOG, INDEX = "output", "output.idx"
+_EXIT, _CONTROL = "exit", "control"
 
 _ORDER = struct.Struct("<BBHI")
 _SIGNAL, _SIGNAL_ALL, _WINDOW = 1, 2, 3
@@ -50,11 +52,11 @@ class JobFiles:
 
     @property
     def exit(self) -> str:
-        return f"{self.runtime}/exit"
+        return f"{self.runtime}/{_EXIT}"
 
     @property
     def control(self) -> str:
-        return f"{self.runtime}/control"
+        return f"{self.runtime}/{_CONTROL}"
 
     @property
     def resolv_conf(self) -> str:
@@ -70,7 +72,7 @@ class JobFiles:
         return f"{self.runtime}/tty"
 
     def remove_runtime(self) -> None:
-        _remove_directory(self.runtime)
+        _remove_directory(self.runtime, (_EXIT, _CONTROL))
 
     def remove_output(self) -> None:
         for path in (self.log, self.index):
@@ -78,7 +80,7 @@ class JobFiles:
                 os.unlink(path)
 
     def remove_state(self) -> None:
-        _remove_directory(self.state)
+        _remove_directory(self.state, (jobrecord.NAME, LOG, INDEX))
 
     def write_names(self, resolv_conf: str, hosts: str) -> None:
         """What the job sees in /etc, where it has a network. Raises OSError."""
@@ -155,14 +157,24 @@ def _open_fifo(path: str) -> int | None:
         raise
 
 
-def _remove_directory(path: str) -> None:
-    """A flat one; nothing where it is gone. All of it is, even where somebody else is about
-    to remove it too: what he has not come to yet, he may not live to do."""
+def _remove_directory(path: str, usual: Iterable[str]) -> None:
+    """A flat one; nothing where it is gone. It is looked into only where more than the usual is
+    there. All of it goes, even where somebody else is about to remove it too: what he has not
+    come to yet, he may not live to do."""
     with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(path):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{path}/{name}")
-        os.rmdir(path)
+        try:
+            _remove_with(path, usual)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            _remove_with(path, os.listdir(path))
+
+
+def _remove_with(path: str, names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}/{name}")
+    os.rmdir(path)
 
 
 def open_output(files: JobFiles) -> OutputFiles:
