@@ -147,6 +147,17 @@ def _begin_index(fd: int) -> None:
         os.pwrite(fd, HEADER.pack(MAGIC, 0, 0, 0, 0), 0)
 
 
+def _open_or_make(path: str, made: list[str]) -> int:
+    """Its descriptor; what was not there is added to `made`. Raises OSError."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags)
+    made.append(path)
+    return fd
+
+
 def _open_fifo(path: str) -> int | None:
     """Its writing end, or None where nobody reads."""
     try:
@@ -180,20 +191,27 @@ def _remove_with(path: str, names: Iterable[str]) -> None:
 def open_output(files: JobFiles) -> OutputFiles:
     """The log and the index, made where they are not there: one that waited, or is tried
     again, has them. For a thread, since the disk may take its time. Raises OSError, and
-    then nothing is left of what was not there."""
-    opened: list[int] = []
-    fresh = not os.path.lexists(files.log)
+    then none of them is left that was not there."""
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(files.state, 0o700)
+        return _open_output(files)
+    except FileNotFoundError:  # somebody removed the directory of a job that waits
+        os.mkdir(files.state, 0o700)
+        return _open_output(files)
+
+
+def _open_output(files: JobFiles) -> OutputFiles:
+    opened: list[int] = []
+    made: list[str] = []
+    try:
         for path in (files.log, files.index):
-            opened.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            opened.append(_open_or_make(path, made))
         _begin_index(opened[-1])
     except BaseException:
         for fd in opened:
             os.close(fd)
-        if fresh:
-            files.remove_output()
+        for path in made:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         raise
     return OutputFiles(*opened)
 

@@ -51,6 +51,29 @@ class TestOutput:
             jobfiles.open_output(files)
         assert not Path(files.log).exists()
 
+    def test_that_is_half_there_is_made_whole_or_left_so(
+        self, files: jobfiles.JobFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where the daemon was killed between the two."""
+        Path(files.state).mkdir()
+        Path(files.log).touch()
+
+        def full(*_: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            jobfiles.open_output(files)
+        monkeypatch.undo()
+        assert os.listdir(files.state) == ["output"]
+        jobfiles.open_output(files).close()
+        assert len(header_of(files)) == 64
+
+    def test_is_made_where_somebody_removed_its_directory(self, files: jobfiles.JobFiles) -> None:
+        assert not Path(files.state).exists()
+        jobfiles.open_output(files).close()
+        assert sorted(os.listdir(files.state)) == ["output", "output.idx"]
+
     def test_of_an_earlier_try_stays_where_the_next_cannot_have_it(self, files: jobfiles.JobFiles) -> None:
         jobfiles.open_output(files).close()
         Path(files.log).write_text("of the first try")
