@@ -55,6 +55,7 @@ def default_init() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    _fill_standard_descriptors()
     arguments = argument_parser().parse_args(argv)
     _start_logging(verbose=arguments.verbose)
     try:
@@ -75,6 +76,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (WorkerError, OSError) as error:
         log.critical("%s", error)
         return 1
+
+
+def _fill_standard_descriptors() -> None:
+    """Those of 0 to 2 that are closed become /dev/null, before a socket or a file of ours gets
+    such a number: worker-init would have it as its standard input, output or error."""
+    for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)  # the lowest free number: this one
+            os.set_inheritable(fd, True)
+            setattr(sys, name, open(fd, mode, closefd=False))  # None since Python was started so
 
 
 def _start_logging(*, verbose: bool) -> None:

@@ -50,7 +50,10 @@ class HeldFiles:
                 return cgroup.usage(), output.extent_of(files.log, files.index)
             return self._hold(job_id, cgroup, files)
         held.lately = True
-        return held.read()
+        try:
+            return held.read()
+        finally:
+            self._count(held)
 
     def forget(self, job_id: str) -> None:
         """Nothing where nothing is held of it."""
@@ -75,10 +78,15 @@ class HeldFiles:
             held.close()
             raise
         self._jobs[job_id] = held
-        self._descriptors += held.count()
+        self._count(held)
         if self._timer is None:
             self._timer = self._loop.call_later(_IDLE_SECONDS, self._close_idle)
         return read
+
+    def _count(self, held: _Held) -> None:
+        """After each reading: a file that could not be had at first is opened by a later one."""
+        self._descriptors -= held.descriptors
+        self._descriptors += held.count()
 
     def _most(self, jobs: int) -> float:
         """Descriptors that may be held now."""

@@ -231,11 +231,13 @@ class JobCgroup:
     def remove(self) -> None:
         """Remove it and what the job nested in it; nothing where it is gone. Raises
         OSError (EBUSY) where processes remain."""
-        for path in reversed(self._directories()):
-            try:
-                os.rmdir(path)
-            except FileNotFoundError:
-                pass
+        try:
+            _remove(self._node.full_path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            for path in reversed(self._directories()):
+                _remove(path)
 
     def close(self) -> None:
         self._node.close()
@@ -252,6 +254,11 @@ class JobCgroup:
         for path in found:  # which grows meanwhile
             found += children(path)
         return found
+
+
+def _remove(path: str | bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)
 
 
 def children(path: str | os.PathLike[str]) -> list[str]:

@@ -11,13 +11,15 @@ import contextlib
 import errno
 import os
 import struct
+from collections.abc import Iterable
 
 from msgspec import Struct
 
-from workerd import exitrecord
+from workerd import exitrecord, jobrecord
 from workerd.output import HEADER, MAGIC
 
 LOG, INDEX = "output", "output.idx"
+_EXIT, _CONTROL = "exit", "control"
 
 _ORDER = struct.Struct("<BBHI")
 _SIGNAL, _SIGNAL_ALL, _WINDOW = 1, 2, 3
@@ -50,11 +52,11 @@ class JobFiles:
 
     @property
     def exit(self) -> str:
-        return f"{self.runtime}/exit"
+        return f"{self.runtime}/{_EXIT}"
 
     @property
     def control(self) -> str:
-        return f"{self.runtime}/control"
+        return f"{self.runtime}/{_CONTROL}"
 
     @property
     def resolv_conf(self) -> str:
@@ -70,7 +72,7 @@ class JobFiles:
         return f"{self.runtime}/tty"
 
     def remove_runtime(self) -> None:
-        _remove_directory(self.runtime)
+        _remove_directory(self.runtime, (_EXIT, _CONTROL))
 
     def remove_output(self) -> None:
         for path in (self.log, self.index):
@@ -78,7 +80,7 @@ class JobFiles:
                 os.unlink(path)
 
     def remove_state(self) -> None:
-        _remove_directory(self.state)
+        _remove_directory(self.state, (jobrecord.NAME, LOG, INDEX))
 
     def write_names(self, resolv_conf: str, hosts: str) -> None:
         """What the job sees in /etc, where it has a network. Raises OSError."""
@@ -145,6 +147,17 @@ def _begin_index(fd: int) -> None:
         os.pwrite(fd, HEADER.pack(MAGIC, 0, 0, 0, 0), 0)
 
 
+def _open_or_make(path: str, made: list[str]) -> int:
+    """Its descriptor; what was not there is added to `made`. Raises OSError."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags)
+    made.append(path)
+    return fd
+
+
 def _open_fifo(path: str) -> int | None:
     """Its writing end, or None where nobody reads."""
     try:
@@ -155,33 +168,50 @@ def _open_fifo(path: str) -> int | None:
         raise
 
 
-def _remove_directory(path: str) -> None:
-    """A flat one; nothing where it is gone. All of it is, even where somebody else is about
-    to remove it too: what he has not come to yet, he may not live to do."""
+def _remove_directory(path: str, usual: Iterable[str]) -> None:
+    """A flat one; nothing where it is gone. It is looked into only where more than the usual is
+    there. All of it goes, even where somebody else is about to remove it too: what he has not
+    come to yet, he may not live to do."""
     with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(path):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{path}/{name}")
-        os.rmdir(path)
+        try:
+            _remove_with(path, usual)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            _remove_with(path, os.listdir(path))
+
+
+def _remove_with(path: str, names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}/{name}")
+    os.rmdir(path)
 
 
 def open_output(files: JobFiles) -> OutputFiles:
     """The log and the index, made where they are not there: one that waited, or is tried
     again, has them. For a thread, since the disk may take its time. Raises OSError, and
-    then nothing is left of what was not there."""
-    opened: list[int] = []
-    fresh = not os.path.lexists(files.log)
+    then none of them is left that was not there."""
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(files.state, 0o700)
+        return _open_output(files)
+    except FileNotFoundError:  # somebody removed the directory of a job that waits
+        os.mkdir(files.state, 0o700)
+        return _open_output(files)
+
+
+def _open_output(files: JobFiles) -> OutputFiles:
+    opened: list[int] = []
+    made: list[str] = []
+    try:
         for path in (files.log, files.index):
-            opened.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            opened.append(_open_or_make(path, made))
         _begin_index(opened[-1])
     except BaseException:
         for fd in opened:
             os.close(fd)
-        if fresh:
-            files.remove_output()
+        for path in made:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         raise
     return OutputFiles(*opened)
 

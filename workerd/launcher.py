@@ -6,7 +6,8 @@ That stage is one that stays (workerd.zygote), or else one of the launch's own, 
 leaves. In between PID 1 waits for our word to go: until the job is recorded, and connected
 where it has a network. It leaves where that word can no longer come, and only a PID 1 that
 we know gets it: so what a first stage that says nothing was to start can be started by
-another one.
+another one. A PID 1 that it cloned, and was killed before it said so, is found in the job's
+cgroup and ended.
 Whatever happens, no fd and no zombie stays behind.
 """
 
@@ -15,11 +16,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import os
+import select
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
 from workerd import jobfiles, procfs, sandbox, startstatus
@@ -138,7 +141,7 @@ class Launcher:
     def __init__(self, loop: asyncio.AbstractEventLoop, init_path: str, hidden: tuple[str, ...]) -> None:
         self._loop = loop
         self._program = SealedProgram(init_path)
-        self._zygote = Zygote(self._program)
+        self._zygote = Zygote(loop, self._program)
         self._zygote.prepare()
         self._hidden = hidden
         self._avoided_until = 0.0
@@ -161,24 +164,25 @@ class Launcher:
         text = bytearray()
         with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status, contextlib.closing(Gate()) as gate:
             first_stage = self._begin(launch, status.write_end, gate.far_end, by_zygote=by_zygote)
-            hurry = self._loop.call_later(_PATIENCE, self._hurry, status.read_end, text) if by_zygote else None
+            watch = self._watch(launch, status.read_end, text) if first_stage is None else contextlib.nullcontext()
             try:
-                status.close_write_end()
-                gate.close_far_end()
-                refusal = await self._let_go(launch, status.read_end, gate, text)
-                gate.close()
-                ended = _read_now(status.read_end, text)
-                start_ticks = _start_ticks(bytes(text))  # while PID 1 has something to do
-                if not ended:
-                    await self._read(status.read_end, text, until=None)
+                with watch:
+                    status.close_write_end()
+                    gate.close_far_end()
+                    refusal = await self._let_go(launch, status.read_end, gate, text)
+                    gate.close()
+                    ended = _read_now(status.read_end, text)
+                    start_ticks = _start_ticks(bytes(text))  # while PID 1 has something to do
+                    if not ended:
+                        await self._read(status.read_end, text, until=None)
             finally:
-                if hurry is not None:
-                    hurry.cancel()
                 if first_stage is not None:
                     await _collect_first_stage(first_stage)
+        pid, error = startstatus.parse(bytes(text), launch.job.id)
+        if not pid:
+            await _collect_untold(launch)
         if by_zygote and not text:
             raise refusal or _NotTaken
-        pid, error = startstatus.parse(bytes(text), launch.job.id)
         pidfd = await _open_pidfd(pid)
         if error is None and refusal is None:
             return Started(pid, pidfd, start_ticks)
@@ -224,10 +228,21 @@ class Launcher:
             return Exhausted(f"cannot hand its output to a job: {error.strerror}", errno=error.errno)
         return None
 
+    @contextlib.contextmanager
+    def _watch(self, launch: Launch, status: int, text: bytearray) -> Iterator[None]:
+        """The zygote, which has just been handed a plan: it may not answer, or be killed."""
+        ended, when_ended = self._zygote.ended, functools.partial(_kill_untold, launch, status, text)
+        ended.add_done_callback(when_ended)
+        hurry = self._loop.call_later(_PATIENCE, self._hurry, status, text)
+        try:
+            yield
+        finally:
+            hurry.cancel()
+            ended.remove_done_callback(when_ended)
+
     def _hurry(self, status: int, text: bytearray) -> None:
         """Of a plan that the zygote has had for long: have it started by somebody else."""
-        _read_now(status, text)
-        if not text:
+        if not _has_said(status, text):
             log.error(
                 "worker-init's first stage does not answer (a mount of this machine's may not): it is killed, and "
                 "for a minute each job has one of its own"
@@ -331,6 +346,33 @@ def _read_now(fd: int, data: bytearray) -> bool:
         return False  # nothing is there, or not now
     data.extend(piece)
     return not piece
+
+
+def _has_said(fd: int, data: bytearray) -> bool:
+    """Whether there is anything, be it the end; what is not read yet stays for who waits for it."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(data or poll.poll(0))
+
+
+def _kill_untold(launch: Launch, status: int, text: bytearray, _: asyncio.Future[None]) -> None:
+    """A PID 1 whose first stage did not live to tell of it waits for a word that cannot come.
+    With it the status ends, and another first stage has the plan."""
+    if not _has_said(status, text):
+        for pid in _untold(launch):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def _collect_untold(launch: Launch) -> None:
+    """It has nothing left to do but to exit."""
+    for pid in _untold(launch):
+        await asyncio.to_thread(os.waitpid, pid, _WALL)
+
+
+def _untold(launch: Launch) -> list[int]:
+    """The PID 1 of a launch whose pid was not told, if there is one: no other child of ours
+    is in its cgroup before the command runs."""
+    return procfs.children_in(os.path.basename(procfs.path_of_fd(launch.cgroup_fd)))
 
 
 def _start_ticks(text: bytes) -> int | None:

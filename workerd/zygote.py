@@ -9,6 +9,7 @@ of its socket is closed, so it never outlives the daemon.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -32,8 +33,11 @@ _MOST_STRINGS = 4096
 class Zygote:
     """Started by `prepare`, and again with the next plan where it has gone."""
 
-    def __init__(self, program: SealedProgram) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, program: SealedProgram) -> None:
+        self._loop = loop
         self._program = program
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """done when the one that was handed a plan last has gone: what it has not cloned by then, it never will"""
         self._socket: socket.socket | None = None
         self._children: list[int] = []
         """that have not been reaped; the last one may be at work"""
@@ -49,12 +53,13 @@ class Zygote:
     def close(self) -> None:
         """It carries out what it was handed, and leaves; can be called twice."""
         if self._socket is not None:
+            self._loop.remove_reader(self._socket)
             self._socket.close()
             self._socket = None
 
     def kill(self) -> None:
         """It does not answer: whatever it was handed and has not carried out, it never will."""
-        self.close()
+        self._socket = None  # which is closed when it has ended
         if self._children:
             os.kill(self._children[-1], signal.SIGKILL)  # not reaped by anybody else, so its own pid
 
@@ -67,11 +72,11 @@ class Zygote:
         try:
             return self._send(text, fds)
         except ConnectionError:
-            self.close()  # it is gone
+            self._socket = None  # it is gone
         try:
             return self._send(text, fds)
         except ConnectionError:
-            self.close()
+            self._socket = None
             return False
 
     def _send(self, text: bytes, fds: Sequence[int]) -> bool:
@@ -90,15 +95,26 @@ class Zygote:
     def _start(self) -> None:
         self._reap()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ended = self._loop.create_future()
         with theirs:
             try:
                 ours.setblocking(False)
+                self._loop.add_reader(ours, self._at_end_of_file, ours, ended)
                 pid = self._program.spawn(["zygote"], {}, {_SOCKET_FD: theirs.fileno()})
             except BaseException:
+                self._loop.remove_reader(ours)
                 ours.close()
                 raise
-        self._socket = ours
+        self._socket, self.ended = ours, ended
         self._children.append(pid)
+
+    def _at_end_of_file(self, ours: socket.socket, ended: asyncio.Future[None]) -> None:
+        """It never writes: this is its end."""
+        self._loop.remove_reader(ours)
+        ours.close()
+        if self._socket is ours:
+            self._socket = None
+        ended.set_result(None)
 
     def _reap(self) -> None:
         """Those that had no more than their end before them when they were last seen."""

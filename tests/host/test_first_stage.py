@@ -14,6 +14,7 @@ import pytest
 
 from tests.host.daemon import ENV, Daemon, until
 from tests.host.firststage import NAMESPACES, end, namespaces, stopped, wait_for, words, zygote
+from tests.host.tracing import CLONE3, killed_after
 from workerd import protocol
 from workerd.errors import StartFailed
 from workerd.job import JobSpec, Net
@@ -107,6 +108,18 @@ def test_a_plan_that_it_took_to_its_grave_is_carried_out_by_another(own_daemon: 
         end(pid)
         assert own_daemon.wait(asked.result(30)).exit_code == 0
     assert own_daemon.wait(own_daemon.run("true")).exit_code == 0
+    until(lambda: not own_daemon.leftovers())
+
+
+def test_a_pid_1_that_it_did_not_live_to_tell_of_is_ended(own_daemon: Daemon) -> None:
+    """And its job is started by another one."""
+    own_daemon.wait(own_daemon.run("true"))
+    with killed_after(zygote(own_daemon), CLONE3) as cloned:
+        assert own_daemon.wait(own_daemon.run("true")).exit_code == 0
+    assert not Path(f"/proc/{cloned.result()}").exists()
+    assert own_daemon.wait(own_daemon.run("true")).exit_code == 0
+    assert own_daemon.process is not None
+    assert _zombies(own_daemon.process.pid) == []
     until(lambda: not own_daemon.leftovers())
 
 

@@ -154,25 +154,13 @@ class TestOutcome:
 
 
 class TestCutShort:
+    """PID 1 is frozen, so that the next daemon finds it before it can leave."""
+
     def test_a_job_that_waited_for_its_word_never_ran(self, own_daemon: Daemon) -> None:
-        """Its PID 1 is frozen, so that the next daemon finds it before it can leave."""
         daemon = own_daemon
-        daemon.wait(daemon.run("true"))
-        until(lambda: not daemon.leftovers())
-        stage = zygote(daemon)
-        os.kill(stage, signal.SIGSTOP)
-        with ThreadPoolExecutor() as pool:
-            asked = pool.submit(daemon.run, "true")
-            until(lambda: len(list(daemon.state.glob("jobs/*/output.idx"))) == 2)
-            (cgroup,) = daemon.cgroup.glob("jobs/uid-0/job-*")
-            (cgroup / "cgroup.freeze").write_text("1")
-            daemon.kill()
-            os.kill(stage, signal.SIGCONT)
-            with pytest.raises(ConnectionFailed):
-                asked.result(30)
-        until(lambda: (cgroup / "cgroup.procs").read_text() != "")
+        cgroup = waits_for_its_word(daemon)
         daemon.start()
-        job_id = cgroup.name.removeprefix("job-")
+        job_id = job_of(cgroup)
         assert status(daemon, job_id).state is State.STARTING
         (cgroup / "cgroup.freeze").write_text("0")
         job = daemon.wait(job_id)
@@ -184,6 +172,47 @@ class TestCutShort:
         with daemon.client() as client:
             states = [event.state for event in client.events("first", jobs=[job_id], follow=False) if event.state]
         assert states == [State.STARTING, State.FINISHED]
+
+    def test_one_that_was_to_be_stopped_by_then_was_stopped(self, own_daemon: Daemon) -> None:
+        daemon = own_daemon
+        with daemon.client() as asking, ThreadPoolExecutor() as pool:
+
+            def stop(job_id: str) -> None:
+                pool.submit(asking.stop, job_id)  # there is no answer before its end
+                until(lambda: status(daemon, job_id).state is State.STOPPING)
+                with daemon.client() as client:
+                    list(client.list(all=True))  # is answered behind the commit
+
+            cgroup = waits_for_its_word(daemon, stop)
+        daemon.start()  # which goes on with the stop, and thaws it for that
+        job = daemon.wait(job_of(cgroup))
+        assert (job.reason, job.detail, job.started) == (Reason.STOPPED, "before it started", None)
+        assert (job.start_error, job.signal) == (None, None)
+
+
+def waits_for_its_word(daemon: Daemon, before: Callable[[str], None] = lambda job_id: None) -> Path:
+    """The frozen cgroup of a job whose PID 1 waits for a daemon that was killed, once
+    `before` had been called with its id."""
+    daemon.wait(daemon.run("true"))
+    until(lambda: not daemon.leftovers())
+    stage = zygote(daemon)
+    os.kill(stage, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(daemon.run, "true")
+        until(lambda: len(list(daemon.state.glob("jobs/*/output.idx"))) == 2)
+        (cgroup,) = daemon.cgroup.glob("jobs/uid-0/job-*")
+        before(job_of(cgroup))
+        (cgroup / "cgroup.freeze").write_text("1")
+        daemon.kill()
+        os.kill(stage, signal.SIGCONT)
+        with pytest.raises(ConnectionFailed):
+            asked.result(30)
+    until(lambda: (cgroup / "cgroup.procs").read_text() != "")
+    return cgroup
+
+
+def job_of(cgroup: Path) -> str:
+    return cgroup.name.removeprefix("job-")
 
 
 class TestFirstStage:

@@ -139,6 +139,23 @@ def test_descriptors_are_left_for_jobs(jobs: list[JobOfFiles], monkeypatch: pyte
     with_held(use)
 
 
+def test_what_is_opened_later_counts_as_well(jobs: list[JobOfFiles], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 20))
+
+    async def use(held: HeldFiles) -> None:
+        before = open_descriptors()
+        for job in jobs:
+            job.files.remove_output()
+            assert held.read(job.id, job.cgroup, job.files, 1)[1] is None
+        assert open_descriptors() == before + 4
+        for job in jobs:
+            open_output(job.files).close()
+            job.read(held)
+        assert open_descriptors() == before + 3 * FILES  # as where they were there at first
+
+    with_held(use)
+
+
 def test_many_jobs_are_read_all_the_same(jobs: list[JobOfFiles], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heldfiles, "_MOST", 2)
 

@@ -51,6 +51,29 @@ class TestOutput:
             jobfiles.open_output(files)
         assert not Path(files.log).exists()
 
+    def test_that_is_half_there_is_made_whole_or_left_so(
+        self, files: jobfiles.JobFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where the daemon was killed between the two."""
+        Path(files.state).mkdir()
+        Path(files.log).touch()
+
+        def full(*_: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            jobfiles.open_output(files)
+        monkeypatch.undo()
+        assert os.listdir(files.state) == ["output"]
+        jobfiles.open_output(files).close()
+        assert len(header_of(files)) == 64
+
+    def test_is_made_where_somebody_removed_its_directory(self, files: jobfiles.JobFiles) -> None:
+        assert not Path(files.state).exists()
+        jobfiles.open_output(files).close()
+        assert sorted(os.listdir(files.state)) == ["output", "output.idx"]
+
     def test_of_an_earlier_try_stays_where_the_next_cannot_have_it(self, files: jobfiles.JobFiles) -> None:
         jobfiles.open_output(files).close()
         Path(files.log).write_text("of the first try")
@@ -67,6 +90,7 @@ class TestRemoval:
     ) -> None:
         """He was killed then, say: what he had not come to yet is nobody's but ours."""
         jobfiles.open_output(files).close()
+        Path(files.state, "more").touch()
         listed = os.listdir
 
         def behind(path: str) -> list[str]:
@@ -76,3 +100,28 @@ class TestRemoval:
         files.remove_state()
         assert not Path(files.state).exists()
         files.remove_state()
+
+    @pytest.mark.parametrize("tty", [False, True])
+    def test_no_link_is_followed_and_nothing_stays(self, files: jobfiles.JobFiles, tmp_path: Path, tty: bool) -> None:
+        kept = tmp_path / "kept"
+        kept.write_text("somebody else's")
+        jobfiles.create_runtime(files, tty=tty).close()
+        files.write_names("", "")
+        Path(files.exit).unlink()
+        for name in ("exit", "more"):
+            Path(files.runtime, name).symlink_to(kept)
+        files.remove_runtime()
+        assert not Path(files.runtime).exists()
+        files.remove_runtime()
+        assert kept.read_text() == "somebody else's"
+
+    def test_the_usual_is_removed_without_a_look(
+        self, files: jobfiles.JobFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        jobfiles.create_runtime(files, tty=False).close()
+        jobfiles.open_output(files).close()
+        monkeypatch.delattr(os, "listdir")
+        files.remove_runtime()
+        files.remove_state()
+        monkeypatch.undo()
+        assert [os.listdir(os.path.dirname(path)) for path in (files.runtime, files.state)] == [[], []]
