@@ -4,6 +4,7 @@ the job is asked for, and yet what a job sees is the host as it is when the job 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -21,6 +22,7 @@ import pytest
 from tests.host.daemon import until
 from tests.host.firststage import namespaces, zygote
 from tests.host.mounthost import Host, MountedOver, sleeps, still
+from tests.host.tracing import MOUNT_SETATTR, OPENAT2, next_child, seize
 from workerd.job import Net
 
 FIRST_KEPT = 20
@@ -178,6 +180,30 @@ def test_nor_is_it_seen_when_it_comes_at_any_other_moment(host: Host) -> None:
             over.set()
         coming.result()
     assert seen == {""}
+
+
+def test_two_that_look_alike_and_change_places_between_two_looks(host: Host) -> None:
+    """Of those that are withheld once more in each job's copy, the second one that is found must
+    not be the first again."""
+    one, two = (host.directory(name) for name in ("one", "two"))
+    for top in (one, two):
+        (top / "proc").mkdir()
+        host.inside("mount", "--bind", "/proc", top / "proc")
+    look = f"ls -A {one}/proc {two}/proc"
+    pid = host.settled()
+    with ThreadPoolExecutor() as pool:
+        seize(pid)
+        seen = pool.submit(host.shell, look)
+        with next_child(pid) as init:
+            init.after(OPENAT2, {f"{one}/proc", f"{two}/proc"})
+            init.after(MOUNT_SETATTR)
+            exchange(one, two)
+        assert seen.result()[1] == host.shell(look)[1] == f"{one}/proc:\n\n{two}/proc:\n"
+
+
+def exchange(one: Path, two: Path) -> None:
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    assert ctypes.CDLL(None).renameat2(here, bytes(one), here, bytes(two), swap) == 0
 
 
 class TestUnmounted:
