@@ -112,23 +112,18 @@ static bool set_aside(int fd) {
     return tree_move(fd, directory) || tree_move(fd, file);
 }
 
-/* Not where it lay on something else. */
-static bool put_back(int fd, const char *place, unsigned long ground) {
-    for (int tries = 0; tries < MAX_PASSES; tries++) {
-        cleanup_fd int target = mountlist_open_place(place);
-        if (target >= 0 && mount_id(target) == ground)
-            return tree_move(fd, target);
-    }
-    return false;
+static bool put_back(int fd, int above, const char *name, unsigned long ground) {
+    cleanup_fd int target = open_beneath(above, name, O_PATH, RESOLVE_NO_SYMLINKS);
+    return target >= 0 && mount_id(target) == ground && tree_move(fd, target);
 }
 
 /* With all that is still in the way to it. `ground` is what the one that was set aside lay on. */
 static void unmount_hidden(struct mount_list *list, struct host_mount *mount, unsigned long *ground) {
     for (const char *place = ""; place != NULL;) {
-        struct host_mount *top;
         place = mountlist_hidden_by(list, mount);
-        cleanup_fd int fd = mountlist_open_top(list, place != NULL ? place : mount->point, &top);
-        if (fd < 0 || (place == NULL && top != mount) || !unmount(fd))
+        cleanup_fd int fd = mountlist_open_place(place != NULL ? place : mount->point);
+        struct host_mount *top = mountlist_top(list, place != NULL ? place : mount->point, fd);
+        if (top == NULL || (place == NULL && top != mount) || !unmount(fd))
             return;
         if (top->id == *ground)
             *ground = top->parent;
@@ -136,21 +131,25 @@ static void unmount_hidden(struct mount_list *list, struct host_mount *mount, un
     }
 }
 
-/* NULL, or what could not be put back, and errno: this copy is of no use then. */
+/* NULL, or what could not be put back, and errno: this copy is of no use then. The directory in
+ * which it lay stays the same one, whatever is renamed meanwhile. */
 static const char *take_away(struct mount_list *list, struct host_mount *mount, const char *place) {
-    struct host_mount *cover;
-    cleanup_fd int fd = mountlist_open_top(list, place, &cover);
-    if (fd < 0 || !set_aside(fd))
+    const char *name;
+    cleanup_fd int above = mountlist_open_above(place, &name);
+    cleanup_fd int fd = above < 0 ? -1 : open_beneath(above, name, O_PATH, RESOLVE_NO_SYMLINKS);
+    struct host_mount *cover = mountlist_top(list, place, fd);
+    if (cover == NULL || !set_aside(fd))
         return NULL;
     unsigned long ground = cover->parent;
     cover->parent = 0;
     unmount_hidden(list, mount, &ground);
-    if (!put_back(fd, place, ground))
+    if (!put_back(fd, above, name, ground))
         return errno = EBUSY, place;
     cover->parent = ground;
     return NULL;
 }
 
+/* Where somebody renamed a directory above it, the next pass finds it again. */
 static const char *withhold(struct mount_list *list, struct host_mount *mount) {
     const char *place = mountlist_hidden_by(list, mount);
     if (place != NULL)

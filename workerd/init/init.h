@@ -155,8 +155,9 @@ struct host_mount *mountlist_find(struct mount_list *list, unsigned long id);
 struct host_mount *mountlist_ground(struct mount_list *list, const struct host_mount *mount);
 const char *mountlist_hidden_by(struct mount_list *list, const struct host_mount *mount);
 int mountlist_open(struct mount_list *list, const struct host_mount *mount); /* its root, by its path; or -1 */
-int mountlist_open_top(struct mount_list *list, const char *place, struct host_mount **top);
 int mountlist_open_place(const char *path);
+int mountlist_open_above(const char *path, const char **name); /* the directory that it is a name in */
+struct host_mount *mountlist_top(struct mount_list *list, const char *place, int fd); /* NULL: `fd` is of none there */
 uint64_t mount_id(int fd);
 
 /* hostmounts.c */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -106,22 +107,36 @@ const char *mountlist_hidden_by(struct mount_list *list, const struct host_mount
     return place;
 }
 
-/* No symbolic links; also where the path is longer than what the kernel takes at once. */
-int mountlist_open_place(const char *path) {
+/* No symbolic links; `at` is closed. */
+static int go_into(int at, const char *path, size_t length) {
     char part[PATH_MAX];
-    cleanup_fd int at = -1;
-    while (strlen(path) >= sizeof part) {
-        size_t length = (size_t)((const char *)memrchr(path, '/', sizeof part - 1) - path);
-        memcpy(part, path, length);
-        part[length] = '\0';
-        int next = open_beneath(at < 0 ? AT_FDCWD : at, part, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
-        close_fd_of(&at);
-        at = next;
-        if (at < 0)
-            return -1;
-        path += length + 1;
+    cleanup_fd int from = at;
+    snprintf(part, sizeof part, "%.*s", (int)length, path);
+    return open_beneath(from, length == 0 ? "/" : part, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+}
+
+/* Where to look up the rest of a path, since the kernel takes no longer one at once: a descriptor
+ * or AT_FDCWD; -1 and errno. */
+static int go_far(const char **path) {
+    int at = AT_FDCWD;
+    while (at != -1 && strlen(*path) >= PATH_MAX) {
+        size_t length = (size_t)((const char *)memrchr(*path, '/', PATH_MAX - 1) - *path);
+        at = go_into(at, *path, length);
+        *path += length + 1;
     }
-    return open_beneath(at < 0 ? AT_FDCWD : at, path, O_PATH, RESOLVE_NO_SYMLINKS);
+    return at;
+}
+
+int mountlist_open_place(const char *path) {
+    cleanup_fd int at = go_far(&path);
+    return at == -1 ? -1 : open_beneath(at, path, O_PATH, RESOLVE_NO_SYMLINKS);
+}
+
+int mountlist_open_above(const char *path, const char **name) {
+    int at = go_far(&path);
+    const char *slash = strrchr(path, '/');
+    *name = slash == NULL ? path : slash + 1;
+    return at == -1 || slash == NULL ? at : go_into(at, path, (size_t)(slash - path));
 }
 
 /* Which of the mounts it is on; 0 where that is not known. Nothing else is asked for, and nobody
@@ -134,22 +149,14 @@ uint64_t mount_id(int fd) {
     return (uint32_t)answer[MASK] & MOUNT_ID ? answer[ID] : 0;
 }
 
-/* Of the mount that lies on top at a place; -1 where that is none of the list's (somebody
- * renamed a directory above it: the next pass finds it again). */
-int mountlist_open_top(struct mount_list *list, const char *place, struct host_mount **top) {
-    cleanup_fd int fd = mountlist_open_place(place);
-    *top = fd < 0 ? NULL : mountlist_find(list, mount_id(fd));
-    if (*top == NULL || strcmp((*top)->point, place) != 0)
-        return -1;
-    int found = fd;
-    fd = -1;
-    return found;
+struct host_mount *mountlist_top(struct mount_list *list, const char *place, int fd) {
+    struct host_mount *top = fd < 0 ? NULL : mountlist_find(list, mount_id(fd));
+    return top != NULL && strcmp(top->point, place) == 0 ? top : NULL;
 }
 
 int mountlist_open(struct mount_list *list, const struct host_mount *mount) {
-    struct host_mount *top;
-    int fd = mountlist_open_top(list, mount->point, &top);
-    if (fd >= 0 && top != mount)
+    int fd = mountlist_open_place(mount->point);
+    if (mountlist_top(list, mount->point, fd) != mount)
         close_fd_of(&fd);
     return fd;
 }
