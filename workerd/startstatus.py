@@ -31,9 +31,11 @@ _STEPS = {
     "terminal": "terminal",
     "enter": "the job has just ended",
     "target": "place for a mount",
+    "hide": "cannot hide from the job",
 }
 _TREE_NEEDS = "a root tree must have the directories /proc, /sys and /dev, and no links there"
 _ADVICE = {
+    ("hide", errno.EBUSY): "unmount it on the host, or what is mounted over the way to it",
     ("target", errno.ENOENT): "it must be there, but below /tmp, /var/tmp, /run and /dev/shm, where it is made",
     **{
         (step, errno.EPERM): "kernel file systems, the sockets of /run and / itself are not handed to jobs"

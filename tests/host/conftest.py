@@ -12,6 +12,7 @@ import pytest
 
 from tests.host.attackers import USER, Attacker, compile_probe
 from tests.host.daemon import Daemon, running
+from tests.host.mounthost import Host
 from workerd.cgroup import find_mount
 
 
@@ -55,3 +56,16 @@ def place() -> Iterator[Path]:
 def attacker(daemon: Daemon, place: Path, request: pytest.FixtureRequest) -> Attacker:
     """Who attacks: each such test is run as an ordinary user and as root."""
     return Attacker(daemon, request.param, place)
+
+
+@pytest.fixture(params=["private", "shared"])
+def host(request: pytest.FixtureRequest, place: Path) -> Iterator[Host]:
+    """A daemon whose mounts are its own, and of that propagation."""
+    daemon = Host(request.param, Path(tempfile.mkdtemp(prefix=f"host-{request.param}-", dir=place)))
+    daemon.top.chmod(0o755)
+    try:
+        daemon.start()
+        daemon.ahead()
+        yield daemon
+    finally:
+        daemon.close()

@@ -4,6 +4,7 @@ the job is asked for, and yet what a job sees is the host as it is when the job 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -18,8 +19,10 @@ from typing import Any
 
 import pytest
 
-from tests.host.daemon import Daemon, until
-from tests.host.firststage import namespaces, zygote, zygotes
+from tests.host.daemon import until
+from tests.host.firststage import namespaces, zygote
+from tests.host.mounthost import Host, MountedOver, sleeps, still
+from tests.host.tracing import MOUNT_SETATTR, OPENAT2, next_child, seize
 from workerd.job import Net
 
 FIRST_KEPT = 20
@@ -41,63 +44,6 @@ for top, directories, files in os.walk("/"):
 
 BELOW_BOTH = BOTTOM.replace("assert", 'libc.umount2(b"/", 2)\nassert')
 """where something is mounted over / in the job, too"""
-
-
-class Host(Daemon):
-    """Its mount namespace is its own: what is mounted there is no other's."""
-
-    def __init__(self, propagation: str, top: Path) -> None:
-        super().__init__()
-        self.propagation = propagation
-        self.top = top
-
-    def command(self) -> list[str]:
-        script = f'mount --make-r{self.propagation} / && exec "$@"'
-        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *super().command()]
-
-    def inside(self, *command: object) -> str:
-        """What a command there says."""
-        assert self.process is not None
-        words = ["nsenter", f"--mount=/proc/{self.process.pid}/ns/mnt", *map(str, command)]
-        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
-
-    def directory(self, name: str) -> Path:
-        made = self.top / name
-        made.mkdir(exist_ok=True)
-        return made
-
-    def disk(self, name: str = "disk", content: str = "here\n") -> Path:
-        """A tmpfs there, with one file in it."""
-        made = self.directory(name)
-        self.inside("mount", "-t", "tmpfs", "none", made)
-        self.inside("sh", "-c", f"printf '{content}' > {made}/file")
-        return made
-
-    def settled(self) -> int:
-        """The first stage, once it is in a copy of these mounts, with nothing left to do."""
-        assert self.process is not None
-        until(lambda: zygotes(self) != [])
-        host = namespaces(self.process.pid)
-        until(lambda: namespaces(zygote(self))["mnt"] != host["mnt"] and namespaces(zygote(self))["net"] != host["net"])
-        until(lambda: _sleeps(zygote(self)))
-        return zygote(self)
-
-
-def _sleeps(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "S"
-
-
-@pytest.fixture(params=["private", "shared"])
-def host(request: pytest.FixtureRequest, place: Path) -> Iterator[Host]:
-    top = place / f"host-{request.param}"
-    top.mkdir(exist_ok=True)
-    daemon = Host(request.param, top)
-    try:
-        daemon.start()
-        daemon.settled()
-        yield daemon
-    finally:
-        daemon.close()
 
 
 def _mount(host: Host) -> Callable[[], object]:
@@ -187,7 +133,7 @@ def test_a_job_sees_what_was_changed_just_before(
     pid = host.settled()
     before = host.shell(look)[1]
     host.settled()
-    with _still(pid) if asleep else contextlib.nullcontext(), ThreadPoolExecutor() as pool:
+    with still(pid) if asleep else contextlib.nullcontext(), ThreadPoolExecutor() as pool:
         do()
         seen = pool.submit(host.shell, look)
         if asleep:
@@ -197,15 +143,6 @@ def test_a_job_sees_what_was_changed_just_before(
     assert after != before
     assert after == _without_the_template(host, look)
     assert zygote(host) == pid
-
-
-@contextlib.contextmanager
-def _still(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def _without_the_template(host: Host, look: str) -> str:
@@ -245,6 +182,30 @@ def test_nor_is_it_seen_when_it_comes_at_any_other_moment(host: Host) -> None:
     assert seen == {""}
 
 
+def test_two_that_look_alike_and_change_places_between_two_looks(host: Host) -> None:
+    """Of those that are withheld once more in each job's copy, the second one that is found must
+    not be the first again."""
+    one, two = (host.directory(name) for name in ("one", "two"))
+    for top in (one, two):
+        (top / "proc").mkdir()
+        host.inside("mount", "--bind", "/proc", top / "proc")
+    look = f"ls -A {one}/proc {two}/proc"
+    pid = host.settled()
+    with ThreadPoolExecutor() as pool:
+        seize(pid)
+        seen = pool.submit(host.shell, look)
+        with next_child(pid) as init:
+            init.after(OPENAT2, {f"{one}/proc", f"{two}/proc"})
+            init.after(MOUNT_SETATTR)
+            exchange(one, two)
+        assert seen.result()[1] == host.shell(look)[1] == f"{one}/proc:\n\n{two}/proc:\n"
+
+
+def exchange(one: Path, two: Path) -> None:
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    assert ctypes.CDLL(None).renameat2(here, bytes(one), here, bytes(two), swap) == 0
+
+
 class TestUnmounted:
     @pytest.fixture
     def image(self, host: Host) -> Iterator[Path]:
@@ -270,7 +231,7 @@ class TestUnmounted:
     @pytest.mark.parametrize("host", ["shared"], indirect=True)
     def test_it_is_free_at_once_where_mounts_are_shared(self, host: Host, image: Path) -> None:
         """All that was written is on it when umount(2) returns, whatever the first stage does."""
-        with _still(host.settled()):
+        with still(host.settled()):
             host.inside("umount", host.directory("disk"))
             assert not devices(image)
 
@@ -280,11 +241,35 @@ def devices(image: Path) -> str:
 
 
 def test_nothing_wakes_it_while_nothing_happens(host: Host) -> None:
-    host.shell("true")
     pid = host.settled()
-    switches = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "ctxt" in line]
+    switches = switches_of(pid)
     time.sleep(0.5)
-    assert [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "ctxt" in line] == switches
+    assert switches_of(pid) == switches
+
+
+def test_of_many_changes_without_a_job_the_first_alone_wakes_it(host: Host) -> None:
+    """It leaves the copy, and makes another one for the next job."""
+    pid, second = host.settled(), host.directory("second")
+    assert host.process is not None
+    theirs = namespaces(host.process.pid)["mnt"]
+    host.disk()
+    until(lambda: namespaces(pid)["mnt"] == theirs and sleeps(pid))
+    switches = switches_of(pid)
+    for _ in range(3):
+        host.inside("mount", "-t", "proc", "proc", second)
+        host.inside("umount", second)
+    host.inside("mount", "-t", "proc", "proc", second)
+    time.sleep(0.2)
+    assert switches_of(pid) == switches
+    assert namespaces(pid)["mnt"] == theirs
+    assert host.shell(f"cat {host.top}/disk/file; ls -A {second}")[1] == "here\n"
+    until(lambda: namespaces(pid)["mnt"] != theirs)
+    assert zygote(host) == pid
+
+
+def switches_of(pid: int) -> list[str]:
+    """How often it has slept and been woken."""
+    return [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "ctxt" in line]
 
 
 def test_below_a_jobs_root_is_nothing(host: Host) -> None:
@@ -316,15 +301,6 @@ def test_where_it_cannot_be_made_each_job_prepares_its_own(host: Host) -> None:
     assert namespaces(pid)["mnt"] == namespaces(host.process.pid)["mnt"]
 
 
-class MountedOver(Host):
-    """The daemon's root has another mount upon it."""
-
-    def command(self) -> list[str]:
-        words = super().command()
-        words[words.index("-c") + 1] = 'mount --make-rprivate / && mount --bind / / && exec "$@"'
-        return words
-
-
 def test_where_something_is_mounted_over_the_hosts_root(place: Path) -> None:
     top = place / "mounted-over"
     top.mkdir()
@@ -332,7 +308,7 @@ def test_where_something_is_mounted_over_the_hosts_root(place: Path) -> None:
     daemon = MountedOver("private", top)
     try:
         daemon.start()
-        daemon.settled()
+        daemon.ahead()
         rights: dict[str, Any] = {"cap_add": ("SYS_ADMIN", "SYS_CHROOT"), "seccomp": False}
         for net in (Net.NONE, Net.HOST):  # the second one without the first stage that stays
             assert daemon.shell(f"cat {top}/file", net=net)[1] == "here\n"

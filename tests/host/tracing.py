@@ -1,4 +1,5 @@
-"""A process that is killed between two of its system calls (ptrace(2))."""
+"""Stops a process between two of its system calls (ptrace(2)), to change there what it looks at,
+or to kill it. All of it but `killed_after` is one thread's to call."""
 
 from __future__ import annotations
 
@@ -8,19 +9,44 @@ import os
 import signal
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 CLONE3 = 435
-"""asm-generic/unistd.h"""
-_SYSCALL, _SEIZE, _INTERRUPT, _GET_SYSCALL_INFO = 24, 0x4206, 0x4207, 0x420E
-_O_TRACESYSGOOD = 1
+OPENAT2 = 437
+MOUNT_SETATTR = 442
+_SYSCALL, _DETACH, _GETEVENTMSG, _SEIZE, _INTERRUPT, _GET_SYSCALL_INFO = 24, 17, 0x4201, 0x4206, 0x4207, 0x420E
+_TRACESYSGOOD, _TRACECLONE = 1, 8
+_EVENT_CLONE = 3
 _ENTRY, _EXIT = 1, 2
-_INFO_SIZE, _NUMBER_OR_RESULT = 88, struct.Struct("<24xq")
-"""struct ptrace_syscall_info"""
+_WALL = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
 
-_ptrace = ctypes.CDLL(None, use_errno=True).ptrace
-_ptrace.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> None:
+    if _libc.ptrace(*map(ctypes.c_long, (request, pid, address, data))) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def seize(pid: int) -> None:
+    """It runs on until it has a child."""
+    _ptrace(_SEIZE, pid, 0, _TRACECLONE | _TRACESYSGOOD)
+
+
+@contextlib.contextmanager
+def next_child(pid: int) -> Iterator[Traced]:
+    """Of what was seized, before its first instruction; both go their way at the end."""
+    _, status = os.waitpid(pid, _WALL)
+    assert status >> 8 == signal.SIGTRAP | _EVENT_CLONE << 8, f"no clone: {status:#x}"
+    child = ctypes.c_ulong()
+    _ptrace(_GETEVENTMSG, pid, 0, ctypes.addressof(child))
+    _ptrace(_DETACH, pid)
+    os.waitpid(child.value, _WALL)
+    try:
+        yield Traced(child.value)
+    finally:
+        _ptrace(_DETACH, child.value)
 
 
 @contextlib.contextmanager
@@ -37,27 +63,51 @@ def killed_after(pid: int, number: int) -> Iterator[Future[int]]:
 
 def _kill_after(pid: int, number: int, traced: threading.Event) -> int:
     try:
-        _call(_SEIZE, pid, data=_O_TRACESYSGOOD)
-        _call(_INTERRUPT, pid)
-        os.waitpid(pid, 0)
+        _ptrace(_SEIZE, pid, 0, _TRACESYSGOOD)
+        _ptrace(_INTERRUPT, pid)
+        os.waitpid(pid, _WALL)
     finally:
         traced.set()
-    entered = None
-    while True:
-        _call(_SYSCALL, pid)
-        os.waitpid(pid, 0)
-        info = ctypes.create_string_buffer(_INFO_SIZE)
-        _call(_GET_SYSCALL_INFO, pid, _INFO_SIZE, ctypes.addressof(info))
-        (value,) = _NUMBER_OR_RESULT.unpack_from(info.raw)
-        if info.raw[0] == _ENTRY:
-            entered = value
-        elif info.raw[0] == _EXIT and entered == number:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return int(value)
+    process = Traced(pid)
+    process.after(number)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, _WALL)
+    return process.result
 
 
-def _call(request: int, pid: int, address: int = 0, data: int = 0) -> None:
-    if _ptrace(request, pid, address, data) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+class Traced:
+    """It stands still but while it is told to go on."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.result = 0
+        """of the system call that `after` waited for"""
+
+    def after(self, call: int, paths: Collection[str] | None = None) -> str:
+        """Goes on until it has returned from that system call; with one of the paths, where it
+        has one as its second argument: which one."""
+        while True:
+            number, _, second, *_ = self._stop(_ENTRY)
+            path = "" if paths is None or number != call else self._text(second)
+            if number == call and (paths is None or path in paths):
+                self.result = self._stop(_EXIT)[0]
+                return path
+
+    def _stop(self, kind: int) -> tuple[int, ...]:
+        """(number of the system call, its arguments) of the next one of that kind, or (its
+        result, …)."""
+        while True:
+            _ptrace(_SYSCALL, self.pid)
+            _, status = os.waitpid(self.pid, _WALL)
+            assert os.WIFSTOPPED(status), f"it ended: {status:#x}"
+            if os.WSTOPSIG(status) == signal.SIGTRAP | 0x80:
+                info = ctypes.create_string_buffer(88)  # struct ptrace_syscall_info
+                _ptrace(_GET_SYSCALL_INFO, self.pid, len(info), ctypes.addressof(info))
+                found: tuple[int, ...] = struct.unpack_from("B3xI2Q7Q", info)
+                if found[0] == kind:
+                    return found[4:]
+
+    def _text(self, address: int) -> str:
+        with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
+            memory.seek(address)
+            return os.fsdecode(memory.read(4096).partition(b"\0")[0])

@@ -10,34 +10,29 @@
  * as well, but each umount2 waits for a grace period of RCU, some 0.1 ms, and a host has dozens
  * of such mounts. What comes into being without a mount, the places that the daemon hides, is
  * looked for in PID 1, for each job.
+ *
+ * Another mount may lie over such a one, or over the way to it: a user's FUSE, say. That no path
+ * leads to it then is not enough. Who may rename a directory between the two, and has it open or
+ * the file system elsewhere, takes it out from beneath the other at any time, in a running job's
+ * copy too, and no list of mounts changes by that. So it is unmounted in our copy, while what lies
+ * over it is set aside; what cannot be reached so either is told, and no job starts. Nothing is
+ * looked up in what lies over it: a FUSE's server may never answer.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/mount.h>
 #include <linux/openat2.h>
 #include <stdalign.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "init.h"
 
-#define MAX_HOST_MOUNTS 20000
 #define MAX_PASSES 64
-
-struct host_mount { /* a line of proc_pid_mountinfo(5) */
-    unsigned long id, parent;
-    dev_t device;
-    const char *root, *point, *type;
-    bool withheld; /* unbindable by now */
-};
 
 /* A withheld mount that lies on none: with it, all that lies on it is withheld. */
 struct top {
@@ -48,69 +43,6 @@ struct top {
 
 static char tops[64 << 10] __attribute__((aligned(4096))); /* one after the other, as `struct top` is aligned */
 static size_t tops_used;
-
-struct table { /* in memory of its own, given back before the job runs */
-    size_t count;
-    struct host_mount mounts[MAX_HOST_MOUNTS];
-    char text[4 << 20];
-};
-
-static bool below(const char *path, const char *top) {
-    size_t length = strcmp(top, "/") == 0 ? 0 : strlen(top);
-    return strncmp(path, top, length) == 0 && (path[length] == '\0' || path[length] == '/');
-}
-
-/* The next word of a line; \040 and the like become what they stand for. */
-static char *next_word(char **line) {
-    char *word = *line, *to = word, *from = word;
-    while (*from != ' ' && *from != '\0') {
-        if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] != '\0' && from[3] != '\0') {
-            *to++ = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
-            from += 4;
-        } else {
-            *to++ = *from++;
-        }
-    }
-    *line = *from == '\0' ? from : from + 1;
-    *to = '\0';
-    return word;
-}
-
-static void parse_line(char *line, struct host_mount *mount) {
-    mount->id = strtoul(next_word(&line), NULL, 10);
-    mount->parent = strtoul(next_word(&line), NULL, 10);
-    char *number = next_word(&line), *rest;
-    unsigned int major_number = (unsigned int)strtoul(number, &rest, 10);
-    mount->device = makedev(major_number, (unsigned int)strtoul(rest + (*rest == ':'), NULL, 10));
-    mount->root = next_word(&line);
-    mount->point = next_word(&line);
-    mount->withheld = false;
-    for (const char *word; *line != '\0' && strcmp(word = next_word(&line), "-") != 0;)
-        mount->withheld = mount->withheld || strcmp(word, "unbindable") == 0;
-    mount->type = next_word(&line);
-}
-
-/* NULL, or what is wrong, and errno. */
-static const char *read_table(struct table *table) {
-    cleanup_fd int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-    size_t length = 0;
-    ssize_t got = -1;
-    while (fd >= 0 && (got = read(fd, table->text + length, sizeof table->text - 1 - length)) > 0)
-        length += (size_t)got;
-    if (got < 0)
-        return "/proc/self/mountinfo";
-    table->text[length] = '\0';
-    table->count = 0;
-    for (char *line = table->text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
-        *end = '\0';
-        if (table->count == MAX_HOST_MOUNTS)
-            break;
-        parse_line(line, &table->mounts[table->count++]);
-    }
-    if (length == sizeof table->text - 1 || table->count == MAX_HOST_MOUNTS)
-        return errno = E2BIG, "more mounts on this host than can be looked through";
-    return NULL;
-}
 
 static bool is_kernel_type(const char *type) {
     static const char *const types[] = {
@@ -125,11 +57,11 @@ static bool is_kernel_type(const char *type) {
 }
 
 /* The file system, and the directory in it, that /run is: a mount, or a part of / . */
-static struct host_mount find_run(const struct table *table) {
+static struct host_mount find_run(const struct mount_list *list) {
     static char root[PATH_MAX + 8];
     struct host_mount run = {.root = "/"};
-    for (size_t i = 0; i < table->count; i++) {
-        const struct host_mount *mount = &table->mounts[i];
+    for (size_t i = 0; i < list->count; i++) {
+        const struct host_mount *mount = &list->mounts[i];
         if (strcmp(mount->point, "/run") == 0)
             return *mount;
         if (strcmp(mount->point, "/") == 0) {
@@ -141,82 +73,133 @@ static struct host_mount find_run(const struct table *table) {
     return run;
 }
 
-/* A mount that has another on its own root shows nothing. */
-static bool is_covered(const struct table *table, const struct host_mount *mount) {
-    for (size_t i = 0; i < table->count; i++)
-        if (table->mounts[i].parent == mount->id && strcmp(table->mounts[i].point, mount->point) == 0)
-            return true;
-    return false;
+/* /proc itself is needed a little longer. A /run that is a mount goes with all that is on it, and
+ * its own places are refused by name (view.c); on one that is not, as elsewhere, a directory
+ * may be renamed: out of it. */
+static void find_ways_out(struct mount_list *list) {
+    struct host_mount run = find_run(list);
+    bool is_mount = run.point != NULL && strcmp(run.point, "/run") == 0;
+    for (size_t i = 0; i < list->count; i++) {
+        struct host_mount *mount = &list->mounts[i];
+        bool leads_out = is_kernel_type(mount->type) || (mount->device == run.device && below(mount->root, run.root));
+        mount->leads_out = leads_out && !below(mount->point, "/proc") && !(is_mount && below(mount->point, "/run"));
+    }
 }
 
-/* A clone without it would show what it lies on. */
-static bool is_cover(const struct table *table, const struct host_mount *mount) {
-    for (size_t i = 0; i < table->count; i++)
-        if (table->mounts[i].id == mount->parent && strcmp(table->mounts[i].point, mount->point) == 0)
-            return true;
-    return false;
+static bool lies_on_withheld(struct mount_list *list, const struct host_mount *mount) {
+    const struct host_mount *ground = mountlist_ground(list, mount);
+    return ground != NULL && ground->withheld;
 }
 
-static void withhold(const struct table *table, const struct host_mount *mount) {
-    cleanup_fd int fd = open_beneath(AT_FDCWD, mount->point, O_PATH, RESOLVE_NO_SYMLINKS);
-    struct stat st;
+/* With it goes all that lies on it. */
+static struct host_mount *outermost_way_out(struct mount_list *list, struct host_mount *mount) {
+    struct host_mount *found = mount;
+    for (size_t levels = 0; mount != NULL && levels < list->count; levels++, mount = mountlist_ground(list, mount))
+        if (mount->leads_out)
+            found = mount;
+    return found;
+}
+
+static bool unmount(int fd) {
     char link[32];
-    if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != mount->device)
-        return; /* somebody renamed a directory above it: the next pass finds it again */
-    if (!is_cover(table, mount) && tree_withhold(fd))
-        return;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    umount2(link, MNT_DETACH);
+    return umount2(link, MNT_DETACH) == 0;
 }
 
-/* `found` is how many were there. /proc itself is needed a little longer; /run goes with the
- * host's root, and its own places are refused by name (view.c). */
-static const char *withhold_pass(struct table *table, size_t *found) {
-    const char *wrong = read_table(table);
+/* To the stub, where all else is empty. */
+static bool set_aside(int fd) {
+    cleanup_fd int directory = open(STUB_EMPTY, O_PATH | O_CLOEXEC), file = open(STUB_NOTHING, O_PATH | O_CLOEXEC);
+    return tree_move(fd, directory) || tree_move(fd, file);
+}
+
+static bool put_back(int fd, int above, const char *name, unsigned long ground) {
+    cleanup_fd int target = open_beneath(above, name, O_PATH, RESOLVE_NO_SYMLINKS);
+    return target >= 0 && mount_id(target) == ground && tree_move(fd, target);
+}
+
+/* With all that is still in the way to it. `ground` is what the one that was set aside lay on. */
+static void unmount_hidden(struct mount_list *list, struct host_mount *mount, unsigned long *ground) {
+    for (const char *place = ""; place != NULL;) {
+        place = mountlist_hidden_by(list, mount);
+        cleanup_fd int fd = mountlist_open_place(place != NULL ? place : mount->point);
+        struct host_mount *top = mountlist_top(list, place != NULL ? place : mount->point, fd);
+        if (top == NULL || (place == NULL && top != mount) || !unmount(fd))
+            return;
+        if (top->id == *ground)
+            *ground = top->parent;
+        top->parent = 0; /* it lies on nothing any more */
+    }
+}
+
+/* NULL, or what could not be put back, and errno: this copy is of no use then. The directory in
+ * which it lay stays the same one, whatever is renamed meanwhile. */
+static const char *take_away(struct mount_list *list, struct host_mount *mount, const char *place) {
+    const char *name;
+    cleanup_fd int above = mountlist_open_above(place, &name);
+    cleanup_fd int fd = above < 0 ? -1 : open_beneath(above, name, O_PATH, RESOLVE_NO_SYMLINKS);
+    struct host_mount *cover = mountlist_top(list, place, fd);
+    if (cover == NULL || !set_aside(fd))
+        return NULL;
+    unsigned long ground = cover->parent;
+    cover->parent = 0;
+    unmount_hidden(list, mount, &ground);
+    if (!put_back(fd, above, name, ground))
+        return errno = EBUSY, place;
+    cover->parent = ground;
+    return NULL;
+}
+
+/* Where somebody renamed a directory above it, the next pass finds it again. */
+static const char *withhold(struct mount_list *list, struct host_mount *mount) {
+    const char *place = mountlist_hidden_by(list, mount);
+    if (place != NULL)
+        return take_away(list, mount, place);
+    cleanup_fd int fd = mountlist_open(list, mount);
+    if (fd >= 0)
+        tree_withhold(fd);
+    return NULL;
+}
+
+static bool is_settled(struct mount_list *list, const struct host_mount *mount) {
+    return !mount->leads_out || (mount->withheld && (lies_on_withheld(list, mount) || mountlist_hidden_by(list, mount) == NULL));
+}
+
+/* `found` is the place of one that was there, or NULL. */
+static const char *withhold_pass(struct mount_list *list, const char **found) {
+    const char *wrong = mountlist_read(list);
+    *found = NULL;
     if (wrong != NULL)
         return wrong;
-    struct host_mount run = find_run(table);
-    *found = 0;
-    for (size_t i = table->count; i-- > 0;) {
-        const struct host_mount *mount = &table->mounts[i];
-        bool leads_out = is_kernel_type(mount->type) || (mount->device == run.device && below(mount->root, run.root));
-        if (!leads_out || mount->withheld || below(mount->point, "/proc") || below(mount->point, "/run") ||
-            is_covered(table, mount))
+    find_ways_out(list);
+    for (size_t i = list->count; wrong == NULL && i-- > 0;) {
+        struct host_mount *mount = &list->mounts[i];
+        if (is_settled(list, mount))
             continue;
-        ++*found;
-        withhold(table, mount);
+        *found = mount->point;
+        wrong = withhold(list, outermost_way_out(list, mount));
     }
-    return NULL;
+    return wrong;
 }
 
-static const char *withhold_all(struct table *table) {
-    size_t found = 1;
-    for (int passes = 0; found > 0; passes++) {
-        const char *wrong = withhold_pass(table, &found);
-        if (wrong != NULL)
-            return wrong;
-        if (found > 0 && passes == MAX_PASSES)
-            return errno = EBUSY, "the host's mounts change too quickly";
+static const char *withhold_all(struct mount_list *list) {
+    const char *wrong = NULL, *found = "";
+    for (int passes = 0; wrong == NULL && found != NULL; passes++) {
+        wrong = withhold_pass(list, &found);
+        if (wrong == NULL && found != NULL && passes == MAX_PASSES)
+            errno = EBUSY, wrong = found;
     }
-    return NULL;
-}
-
-static bool lies_on_withheld(const struct table *table, const struct host_mount *mount) {
-    for (size_t i = 0; i < table->count; i++)
-        if (table->mounts[i].id == mount->parent)
-            return table->mounts[i].withheld;
-    return false;
+    return wrong;
 }
 
 static size_t size_of(const char *point) {
     return (sizeof(struct top) + strlen(point) + alignof(struct top)) & ~(alignof(struct top) - 1);
 }
 
-static bool note_top(const struct host_mount *mount) {
-    cleanup_fd int fd = open_beneath(AT_FDCWD, mount->point, O_PATH, RESOLVE_NO_SYMLINKS);
+static bool note_top(struct mount_list *list, const struct host_mount *mount) {
+    cleanup_fd int fd = mountlist_open(list, mount);
     struct stat st;
     size_t size = size_of(mount->point);
-    if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != mount->device || size > sizeof tops - tops_used)
+    if (fd < 0 || fstat(fd, &st) < 0 || size > sizeof tops - tops_used)
         return false;
     struct top *top = (struct top *)(tops + tops_used);
     *top = (struct top){.device = st.st_dev, .inode = st.st_ino};
@@ -225,61 +208,53 @@ static bool note_top(const struct host_mount *mount) {
     return true;
 }
 
-static const char *note_tops(struct table *table) {
-    const char *wrong = read_table(table);
-    for (size_t i = 0; wrong == NULL && i < table->count; i++)
-        if (table->mounts[i].withheld && !lies_on_withheld(table, &table->mounts[i]) && !note_top(&table->mounts[i]))
+static const char *note_tops(struct mount_list *list) {
+    const char *wrong = mountlist_read(list);
+    for (size_t i = 0; wrong == NULL && i < list->count; i++)
+        if (list->mounts[i].withheld && !lies_on_withheld(list, &list->mounts[i]) && !note_top(list, &list->mounts[i]))
             errno = EBUSY, wrong = "the host's mounts change too quickly";
     return wrong;
 }
 
 /* What is unbindable on the host is seen as anything else is. */
-static const char *make_bindable(struct table *table) {
-    const char *wrong = read_table(table);
-    for (size_t i = 0; wrong == NULL && i < table->count; i++)
-        if (table->mounts[i].withheld && !is_covered(table, &table->mounts[i]) &&
-            mount(NULL, table->mounts[i].point, NULL, MS_PRIVATE, NULL) < 0)
+static const char *make_bindable(struct mount_list *list) {
+    const char *wrong = mountlist_read(list);
+    for (size_t i = 0; wrong == NULL && i < list->count; i++)
+        if (list->mounts[i].withheld && mountlist_hidden_by(list, &list->mounts[i]) == NULL &&
+            mount(NULL, list->mounts[i].point, NULL, MS_PRIVATE, NULL) < 0)
             wrong = "an unbindable mount";
     return wrong;
 }
 
-/* Each of `works` in turn, with a table of its own. */
-static const char *with_table(const char *(*const works[])(struct table *)) {
-    struct table *table = mmap(NULL, sizeof *table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (table == MAP_FAILED)
+/* Each of `works` in turn, with a list of its own; what is wrong is told in static storage. */
+static const char *with_list(const char *(*const works[])(struct mount_list *)) {
+    struct mount_list *list = mmap(NULL, sizeof *list, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (list == MAP_FAILED)
         return "no memory to look through the mounts";
+    static char told[256];
     const char *wrong = NULL;
     for (; wrong == NULL && *works != NULL; works++)
-        wrong = (*works)(table);
+        wrong = (*works)(list);
     int kept = errno;
-    munmap(table, sizeof *table);
+    snprintf(told, sizeof told, "%s", wrong != NULL ? wrong : "");
+    munmap(list, sizeof *list);
     errno = kept;
-    return wrong;
+    return wrong != NULL ? told : NULL;
 }
 
 const char *hostmounts_withhold(void) {
-    return with_table((const char *(*const[])(struct table *)){withhold_all, NULL});
+    return with_list((const char *(*const[])(struct mount_list *)){withhold_all, NULL});
 }
 
 const char *hostmounts_withhold_for_copies(void) {
     tops_used = 0;
-    return with_table((const char *(*const[])(struct table *)){make_bindable, withhold_all, note_tops, NULL});
-}
-
-/* Which of the mounts it is on; 0 where that is not known. `struct statx` of an older libc
- * does not have the field. */
-static uint64_t mount_id(int fd) {
-    enum { WANTED = 0x1000 /* STATX_MNT_ID, since Linux 5.8 */, MASK = 0, ID = 18 /* stx_mnt_id, at 144 bytes */ };
-    uint64_t answer[32] = {0};
-    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, WANTED, answer) < 0 || ((uint32_t)answer[MASK] & WANTED) == 0)
-        return 0;
-    return answer[ID];
+    return with_list((const char *(*const[])(struct mount_list *)){make_bindable, withhold_all, note_tops, NULL});
 }
 
 /* Each must be another mount: two of one file system, a process's /proc say, look alike, and
  * somebody may exchange their places between two looks. */
 static bool withhold_top(const struct top *top, uint64_t *id) {
-    cleanup_fd int fd = open_beneath(AT_FDCWD, top->point, O_PATH, RESOLVE_NO_SYMLINKS);
+    cleanup_fd int fd = mountlist_open_place(top->point);
     struct stat st;
     *id = fd < 0 ? 0 : mount_id(fd);
     return *id != 0 && fstat(fd, &st) == 0 && st.st_dev == top->device && st.st_ino == top->inode && tree_withhold(fd);

@@ -10,6 +10,7 @@
  *   stock.c    what of a job's view is made before there is a plan
  *   view.c     what the job sees of the file system
  *   hostmounts.c  what of the host's mounts no job may see
+ *   mountlist.c  the list of them, and the way to each
  *   devices.c  the job's /dev
  *   masks.c    what of /proc and /sys is covered or read-only
  *   mounts.c   thin wrappers over the mount system calls, by fd
@@ -125,11 +126,39 @@ int tree_clone(int dirfd, const char *path, unsigned int flags, const char *step
 void tree_set(int fd, uint64_t set, uint64_t clear, bool recursive, const char *step, const char *detail);
 bool tree_withhold(int fd);
 bool tree_seal(int fd);
+bool tree_move(int tree, int target);
 void tree_attach(int tree, int target, const char *step, const char *detail);
 int fs_new(const char *type, const char *const options[][2], uint64_t attributes, const char *step);
 int fs_make(const char *type, const char *const options[][2], uint64_t attributes, const char **what); /* -1 and errno, does not fail() */
 int fd_keep(int fd); /* the same one, or -1, where no plan's descriptor comes to lie; -1 and errno */
 int open_beneath(int root, const char *path, uint64_t flags, uint64_t resolve);
+
+/* mountlist.c */
+#define MAX_HOST_MOUNTS 20000
+struct host_mount { /* a line of proc_pid_mountinfo(5) */
+    unsigned long id, parent;
+    dev_t device;
+    const char *root, *point, *type;
+    bool withheld;  /* unbindable by now */
+    bool leads_out; /* to be withheld */
+};
+
+struct mount_list { /* large: in memory of its own, given back before the job runs */
+    size_t count;
+    struct host_mount mounts[MAX_HOST_MOUNTS];
+    char text[4 << 20];
+};
+
+bool below(const char *path, const char *top); /* or the same */
+const char *mountlist_read(struct mount_list *list); /* NULL, or what is wrong, and errno */
+struct host_mount *mountlist_find(struct mount_list *list, unsigned long id);
+struct host_mount *mountlist_ground(struct mount_list *list, const struct host_mount *mount);
+const char *mountlist_hidden_by(struct mount_list *list, const struct host_mount *mount);
+int mountlist_open(struct mount_list *list, const struct host_mount *mount); /* its root, by its path; or -1 */
+int mountlist_open_place(const char *path);
+int mountlist_open_above(const char *path, const char **name); /* the directory that it is a name in */
+struct host_mount *mountlist_top(struct mount_list *list, const char *place, int fd); /* NULL: `fd` is of none there */
+uint64_t mount_id(int fd);
 
 /* hostmounts.c */
 const char *hostmounts_withhold(void); /* NULL, or what could not be done, and errno */

@@ -42,8 +42,13 @@ bool tree_seal(int fd) {
     return syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr) == 0;
 }
 
+/* A detached tree, or a mount with all that is on it; false and errno. */
+bool tree_move(int tree, int target) {
+    return syscall(SYS_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) == 0;
+}
+
 void tree_attach(int tree, int target, const char *step, const char *detail) {
-    if (syscall(SYS_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+    if (!tree_move(tree, target))
         fail(step, detail);
 }
 

@@ -9,7 +9,7 @@
  * root, where setns(2) arrives, and what lies beneath is empty. pivot_root(2) would look at
  * the root and the working directory of every process of the machine, for each job.
  *
- * The first stage that stays makes it ahead and lives in it. What it keeps of the host's
+ * The first stage that stays makes it ahead and lives in it, until the host's mounts change. What it keeps of the host's
  * namespace (the daemon's) is a descriptor of it to go back by, and the list of its mounts,
  * opened before the copy was made: poll(2) tells of any change since (proc_pid_mountinfo(5)).
  *
@@ -17,7 +17,8 @@
  *   where there was a change.
  * - It holds nothing: its mounts are slaves of the host's, so that an unmount there is one
  *   here, within the same system call, where the host's mounts are shared (systemd's are);
- *   and for the others it is left as soon as there is a change.
+ *   and for the others (and what lay on one that we unmounted) it is left as soon as there is a
+ *   change. The next one is made for the next job: a host without jobs is not followed.
  * - What comes to a slave after it was looked at has not been withheld. So PID 1, when it has
  *   taken all that it needs and nothing more can come to that, asks a list which was opened
  *   before the other was found unchanged; where it has changed since, what was taken counts
@@ -86,8 +87,7 @@ static bool stand_on_stub(void) {
 static const char *build(unsigned long propagation, const char *(*withhold)(void)) {
     if (mount(NULL, "/", NULL, MS_REC | propagation, NULL) < 0)
         return "propagation";
-    const char *wrong = withhold();
-    return wrong != NULL ? wrong : stand_on_stub() ? NULL : "the place of the host's tree";
+    return stand_on_stub() ? withhold() : "the place of the host's tree";
 }
 
 void template_open(void) {

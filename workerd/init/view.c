@@ -37,11 +37,6 @@ static size_t paths_used;
 static dev_t own_devices[MAX_MOUNTS + 8]; /* our own tmpfs: the only places where a target may be made */
 static size_t own_count;
 
-static bool below(const char *path, const char *top) {
-    size_t length = strlen(top);
-    return strncmp(path, top, length) == 0 && (path[length] == '\0' || path[length] == '/');
-}
-
 /* The path that a descriptor was found at, relative to the view's root. */
 static const char *canonical(int fd, const char *step, const char *detail) {
     char link[64];

@@ -8,7 +8,8 @@
  * has been: they are made in a pause between two plans, where there is one, with what of its
  * file systems does not depend on its plan (stock.c). We are in the newest job's until then.
  * PID 1's mount namespace is a copy of ours, which is a copy of the host's, prepared for that
- * (template.c): made in a pause as well, or with the plan, and left when the host's changes.
+ * (template.c): made in the pause after a plan (or the start), or with the next plan, and left as
+ * soon as the host's changes. So where no plans come, one change wakes us, and no further one.
  *
  * Nothing of a plan's text outlives it here: what PID 1 inherits from us is what we were before
  * it came. At the end of file on the socket, when the daemon has gone, we leave.
@@ -150,30 +151,24 @@ void zygote_release(void) {
     madvise(strings, sizeof strings, MADV_DONTNEED);
 }
 
-/* Until a plan is there, or the end: what the next job takes over is made in a pause. False
+/* Until a plan is there, or the end: what the next job takes over is made in a pause, once. False
  * where that cannot be. Nothing wakes us without a cause. */
 static bool await(bool *fresh) {
-    bool tried = false;
     for (*fresh = false;;) {
         struct pollfd fds[2] = {{.fd = SOCKET_FD, .events = POLLIN}, {.fd = template_changes(), .events = POLLPRI}};
-        bool ready = *fresh && (tried || template_is_made());
-        int seen = poll(fds, 2, ready ? -1 : PAUSE_MS);
+        int seen = poll(fds, 2, *fresh ? -1 : PAUSE_MS);
         if (seen < 0 && errno != EINTR)
             return false;
-        if (seen > 0 && fds[1].revents != 0) {
-            if (!template_leave()) /* at once: what was unmounted is free */
-                return false;
-            tried = false;
-        }
+        if (seen > 0 && fds[1].revents != 0 && !template_leave()) /* at once: what was unmounted is free */
+            return false;
         if (seen > 0 && fds[0].revents != 0)
             return true;
         if (seen != 0)
             continue;
-        if (!*fresh && !make_fresh())
+        if (!make_fresh())
             return false; /* rather than keep what is the newest job's */
-        if (!*fresh)
-            stock_fill();
-        *fresh = tried = true;
+        stock_fill();
+        *fresh = true;
         if (!template_is_made() && !template_make())
             return false;
     }
