@@ -126,9 +126,11 @@ class History:
         try:
             limits = self._registry.config.history
             count = _NO_LIMIT if limits.count is None else limits.count
-            wall, trusted = now(), self._clock.trusted()
-            before = -1 if limits.age is None or not trusted else wall - limits.age
-            await self._forget(await self._registry.call(lambda store: store.prune_candidates(count, before, wall)))
+            trusted = self._clock.trusted()
+            before = -1 if limits.age is None or not trusted else now() - limits.age
+            # `now` when it is looked: to what had ended by an earlier one, what ends meanwhile is of the future.
+            found = await self._registry.call(lambda store: store.prune_candidates(count, before, now()))
+            await self._forget(found)
             oldest = await self._registry.call(lambda store: store.oldest_end())
             if not trusted:
                 self._arm(_TRUSTED_AFTER)
