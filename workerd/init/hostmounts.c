@@ -268,7 +268,7 @@ static bool is_among(const uint64_t *ids, size_t count, uint64_t id) {
 }
 
 const char *hostmounts_withhold_in_copy(void) {
-    uint64_t ids[1024];
+    static uint64_t ids[1024] __attribute__((aligned(4096))); /* whole pages, as `tops` */
     size_t count = 0;
     bool done = true;
     for (size_t at = 0; done && at < tops_used; count++) {
@@ -277,6 +277,7 @@ const char *hostmounts_withhold_in_copy(void) {
         at += size_of(top->point);
     }
     madvise(tops, sizeof tops, MADV_DONTNEED); /* of no more use, for as long as the job runs */
+    madvise(ids, sizeof ids, MADV_DONTNEED);
     return done ? NULL : hostmounts_withhold();
 }
 
