@@ -75,9 +75,7 @@ class JobFiles:
         _remove_directory(self.runtime, (_EXIT, _CONTROL))
 
     def remove_output(self) -> None:
-        for path in (self.log, self.index):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        _unlink((self.log, self.index))
 
     def remove_state(self) -> None:
         _remove_directory(self.state, (jobrecord.NAME, LOG, INDEX))
@@ -182,10 +180,15 @@ def _remove_directory(path: str, usual: Iterable[str]) -> None:
 
 
 def _remove_with(path: str, names: Iterable[str]) -> None:
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{path}/{name}")
+    _unlink(f"{path}/{name}" for name in names)
     os.rmdir(path)
+
+
+def _unlink(paths: Iterable[str]) -> None:
+    """Those that are there."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def open_output(files: JobFiles) -> OutputFiles:
@@ -209,9 +212,7 @@ def _open_output(files: JobFiles) -> OutputFiles:
     except BaseException:
         for fd in opened:
             os.close(fd)
-        for path in made:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        _unlink(made)
         raise
     return OutputFiles(*opened)
 

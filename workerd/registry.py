@@ -285,7 +285,7 @@ class Registry:
         """Commit a job that is now finished, and tell those who wait for it. False where
         the commit has to wait (`recorded` tells): until then it stays among the live.
 
-        They are told while the commit is under way: should this process be killed before
+        They are told just before the commit begins: should this process be killed before
         it is there, the next one finds the same outcome in the exit record, which stays
         until then; and what they ask next is answered behind it, by the same thread."""
         job = live.job
@@ -293,8 +293,7 @@ class Registry:
         for waiter in self._waiters.pop(job.id, ()):
             if not waiter.done():
                 waiter.set_result(job)
-        recording = asyncio.ensure_future(self.record(job))  # behind their answers, in the same turn
-        committed = await recording
+        committed = await asyncio.ensure_future(self.record(job))  # begun behind their answers, in the same turn
         if committed:
             self.discard(job.id)
         return committed

@@ -44,18 +44,21 @@ static const char *after(const char *line, const char *key) {
     return found == NULL ? NULL : found + strlen(key);
 }
 
-/* Whether the line tells of a job's end. */
-static int take(char *line, double *taken) {
-    const char *number = after(line, "{\"id\":"), *job = after(line, "\"result\":{\"id\":\"");
-    must(number != NULL, line);
-    size_t id = strtoul(number, NULL, 10);
+static size_t id_of(const char *line) {
+    const char *number = after(line, "{\"id\":");
+    size_t id = number == NULL ? MOST_UNDER_WAY : strtoul(number, NULL, 10);
     must(id < MOST_UNDER_WAY, line);
+    return id;
+}
+
+/* Whether the line tells of that job's end; the job is waited for where it tells of its start. */
+static int tells_end(const char *line, size_t id) {
+    const char *job = after(line, "\"result\":{\"id\":\"");
     if (job != NULL) {
         wait_for(id, job);
         return 0;
     }
     must(strstr(line, "\"finished\":[{") != NULL && strstr(line, "\"exit_code\":0") != NULL, line);
-    *taken = now_us() - begun[id];
     return 1;
 }
 
@@ -70,11 +73,13 @@ static size_t answers(double *taken, size_t room, size_t *to_run) {
     char *line = buffer;
     for (char *end; (end = memchr(line, '\n', held - (size_t)(line - buffer))) != NULL; line = end + 1) {
         *end = '\0';
-        if (!take(line, &taken[ended]))
+        size_t id = id_of(line);
+        if (!tells_end(line, id))
             continue;
-        must(++ended <= room, "more ends than jobs");
+        must(ended < room, "more ends than jobs");
+        taken[ended++] = now_us() - begun[id];
         if (*to_run > 0) {
-            run(strtoul(after(line, "{\"id\":"), NULL, 10));
+            run(id);
             --*to_run;
         }
     }
@@ -95,7 +100,7 @@ int main(int argc, char **argv) {
     ssize_t length = getline(&params, &room, stdin);
     must(length > 0, "no parameters");
     params[strcspn(params, "\n")] = '\0';
-    double *taken = calloc(count + 1, sizeof *taken);
+    double *taken = calloc(count, sizeof *taken);
     must(taken != NULL, "memory");
     server = connected_to(argv[1]);
     double begin = now_us();

@@ -177,6 +177,11 @@ class Daemon:
                     time.sleep(0.01)
 
 
+def state_of(pid: int) -> str:
+    """Of a process, one letter (proc_pid_stat(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     """Returns once it is; raises AssertionError where that takes longer."""
     deadline = time.monotonic() + seconds

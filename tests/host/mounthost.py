@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.host.daemon import Daemon, until
+from tests.host.daemon import Daemon, state_of, until
 from tests.host.firststage import namespaces, zygote, zygotes
 
 
@@ -63,7 +63,7 @@ class Host(Daemon):
 
 
 def sleeps(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "S"
+    return state_of(pid) == "S"
 
 
 class MountedOver(Host):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.daemon import ENV, Daemon, until
+from tests.host.daemon import ENV, Daemon, state_of, until
 from tests.host.firststage import NAMESPACES, end, namespaces, stopped, wait_for, words, zygote
 from tests.host.tracing import CLONE3, killed_after
 from workerd import protocol
@@ -185,7 +185,7 @@ def test_a_job_on_the_hosts_network_is_started_without_it(own_daemon: Daemon) ->
 
 def _zombies(parent: int) -> list[str]:
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [child for child in children if Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2][0] == "Z"]
+    return [child for child in children if state_of(int(child)) == "Z"]
 
 
 @pytest.mark.parametrize("end_of_line", ["\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\n"])

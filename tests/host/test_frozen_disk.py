@@ -7,11 +7,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.host.daemon import Daemon, until
+from tests.host.daemon import Daemon, state_of, until
 from tests.host.freezable import FreezableDisk, freezable
 from workerd import errors
 from workerd.job import Job, Reason, State
@@ -25,10 +24,6 @@ WRITES = "trap '' TERM; echo ready; while :; do echo more >> file; done"
 def disk() -> Iterator[FreezableDisk]:
     with freezable() as made:
         yield made
-
-
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def stuck(daemon: Daemon, job_id: str) -> bool:

@@ -151,7 +151,6 @@ struct mount_list { /* large: in memory of its own, given back before the job ru
 
 bool below(const char *path, const char *top); /* or the same */
 const char *mountlist_read(struct mount_list *list); /* NULL, or what is wrong, and errno */
-struct host_mount *mountlist_find(struct mount_list *list, unsigned long id);
 struct host_mount *mountlist_ground(struct mount_list *list, const struct host_mount *mount);
 const char *mountlist_hidden_by(struct mount_list *list, const struct host_mount *mount);
 int mountlist_open(struct mount_list *list, const struct host_mount *mount); /* its root, by its path; or -1 */

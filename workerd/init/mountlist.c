@@ -69,7 +69,7 @@ const char *mountlist_read(struct mount_list *list) {
     return NULL;
 }
 
-struct host_mount *mountlist_find(struct mount_list *list, unsigned long id) {
+static struct host_mount *find(struct mount_list *list, unsigned long id) {
     for (size_t i = 0; i < list->count; i++)
         if (list->mounts[i].id == id)
             return &list->mounts[i];
@@ -78,7 +78,7 @@ struct host_mount *mountlist_find(struct mount_list *list, unsigned long id) {
 
 /* What it lies on; NULL where that is not below our root. */
 struct host_mount *mountlist_ground(struct mount_list *list, const struct host_mount *mount) {
-    return mount->parent == mount->id ? NULL : mountlist_find(list, mount->parent);
+    return mount->parent == mount->id ? NULL : find(list, mount->parent);
 }
 
 static bool is_covered(const struct mount_list *list, const struct host_mount *mount) {
@@ -150,7 +150,7 @@ uint64_t mount_id(int fd) {
 }
 
 struct host_mount *mountlist_top(struct mount_list *list, const char *place, int fd) {
-    struct host_mount *top = fd < 0 ? NULL : mountlist_find(list, mount_id(fd));
+    struct host_mount *top = fd < 0 ? NULL : find(list, mount_id(fd));
     return top != NULL && strcmp(top->point, place) == 0 ? top : NULL;
 }
 

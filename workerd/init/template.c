@@ -77,9 +77,8 @@ static bool stand_on_stub(void) {
     cleanup_fd int stub = make_stub();
     umask(saved);
     cleanup_fd int slash = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    const unsigned int by_fds = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     /* Not chroot(STUB_HOST): where something is mounted over /, that would lead to it. */
-    return stub >= 0 && slash >= 0 && syscall(SYS_move_mount, stub, "", slash, "", by_fds) == 0 && fchdir(stub) == 0 &&
+    return stub >= 0 && slash >= 0 && tree_move(stub, slash) && fchdir(stub) == 0 &&
            syscall(SYS_pivot_root, ".", STUB_HOST) == 0 && fchdir(slash) == 0 && chroot(".") == 0 && fchdir(stub) == 0;
 }
 
