@@ -5,7 +5,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # not signal: its enums cost 5 ms
 import os
 
-from workerctl import exitcode, stdio
+from workerctl import exitcode, stdio, wakeup
 from workerctl.wire import Connection, request
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -33,6 +33,7 @@ class Interrupts:
         self.job_id: str | None = None
         self._stopping: Connection | None = None
         _signal.signal(SIGINT, self._on_interrupt)
+        wakeup.begin()
 
     def __enter__(self) -> Interrupts:
         return self
@@ -99,14 +100,14 @@ def attend(
         result = start(connection, params, stdin)
         warn(result)
         job_id = result["id"]
+        if follow:  # imported before a signal's handler may want the same modules
+            from workerctl.follow import stream_apart
         interrupts.started(job_id)
         # Asked now: a job of --rm may be forgotten before the last of its output is through.
         waiting = _wait_apart(job_id) if follow and params["spec"].get("remove") else None
 
         def stay() -> int:
             if follow:
-                from workerctl.follow import stream_apart
-
                 stream_apart(connection, job_id, raw=raw)
             answer = waiting() if waiting else _wait(connection, job_id, alone=not follow)
             return finish(answer["finished"][0], show)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from workerctl import stdio
+from workerctl import stdio, threads
 from workerctl.options import UsageError
 
 PIECE = 1 << 16
@@ -37,18 +37,12 @@ def _write_only() -> bool:
 
 def _copied() -> int:
     """The reading end of a pipe that a thread fills with what is typed."""
-    import threading
-
     read_end, write_end = os.pipe()
-    threading.Thread(target=_copy, args=(write_end,), daemon=True).start()
+    threads.begin(_copy, write_end)
     return read_end
 
 
 def _copy(write_end: int) -> None:
-    import signal
-
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
     try:
         while data := os.read(stdio.STDIN, PIECE):
             stdio.write_all(write_end, data)

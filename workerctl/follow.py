@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 
-from workerctl import stdio
+from workerctl import stdio, wakeup
 from workerd.output import STDERR, STDOUT, Extent, Log
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -78,6 +78,7 @@ def bring(log: Log, start: int, copy: Copy, gaps: Gaps, now: Extent, until: int 
 
 def pump(connection: Connection, job_id: str, log: Log, start: int, copy: Copy, until: int | None = None) -> None:
     """Copies from `start` until the job's output is complete, or the time `until` has come."""
+    wakeup.begin()
     offset, gaps = start, Gaps()
     while True:
         over = until is not None and time.time_ns() >= until  # read first, as the extent

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # not signal: its enums cost 5 ms
 import os
-import threading
 
+from workerctl import threads
 from workerctl.detachkeys import Filter
 from workerctl.rawterm import Ended, RawTerminal, die_of
 
@@ -43,7 +43,8 @@ class Watch(RawTerminal):
     def __enter__(self) -> Watch:
         self._handle((SIGUSR1,), _detach)
         super().__enter__()
-        threading.Thread(target=self._read, daemon=True).start()
+        _signal.set_wakeup_fd(self._wakeup_before)  # wakeup's: nobody here reads ours
+        threads.begin(self._read)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -60,7 +61,6 @@ class Watch(RawTerminal):
             super()._on_continue()
 
     def _read(self) -> None:
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())  # they are the main thread's
         try:
             while not self._filter.detached and (typed := os.read(self._fd, 4096)):
                 self._filter.feed(typed)

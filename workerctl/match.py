@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from workerctl import exitcode, stdio
+from workerctl import exitcode, stdio, wakeup
 from workerctl.lines import Lines
 from workerctl.options import UsageError
 
@@ -54,6 +54,7 @@ class Search:
 def wait_for(connection: Connection, job_id: str, search: Search, stream: int | None, timeout: int | None) -> int:
     """Prints the line that matches; 0, NO_MATCH, or TIMED_OUT after `timeout` microseconds."""
     deadline = None if timeout is None else time.monotonic() + timeout / 1e6
+    wakeup.begin()
     with connection.open_log(job_id) as log:
         offset = log.header().kept_from
         while True:

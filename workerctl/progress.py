@@ -10,7 +10,7 @@ import _signal  # type: ignore[import-not-found]  # not signal: its enums cost 5
 import os
 import time
 
-from workerctl import stdio
+from workerctl import stdio, wakeup
 
 FIRST, EVERY = 2.0, 1.0
 """seconds"""
@@ -26,6 +26,7 @@ class Progress:
         self._since = time.monotonic()
 
     def __enter__(self) -> Progress:
+        wakeup.begin()
         self._there = stdio.is_terminal(stdio.STDERR) and os.environ.get("TERM") != "dumb"
         if self._there:
             _signal.signal(SIGALRM, self._draw)

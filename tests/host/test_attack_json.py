@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.host.daemon import Daemon
+from tests.processes import killed_after
 from workerd import fdpass, protocol
 
 DEEP = 100_000
@@ -191,7 +192,7 @@ def on_terminal(daemon: Daemon, words: list[str]) -> str:
 
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "workerctl", "--socket", str(daemon.socket), *words]
-    with subprocess.Popen(command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave) as process:
+    with killed_after(subprocess.Popen(command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave)) as process:
         os.close(slave)
         data = b""
         while True:

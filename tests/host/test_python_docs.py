@@ -6,12 +6,12 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 from tests.host.daemon import ROOT, Daemon
+from tests.processes import killed_after
 
 PAGE = (ROOT / "docs" / "python.md").read_text()
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text( unordered)?\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
@@ -77,10 +77,9 @@ class TestTailJobs:
         os.mkfifo(gate)
         first = daemon.run("sh", "-c", f"echo old; read x < {gate}; echo bye", name="first", labels={"app": "a"})
         command = [sys.executable, "-W", "error", "-c", example(daemon, "tail_jobs.py"), "app=a"]
-        with subprocess.Popen(command, env=environment(daemon), stdout=subprocess.PIPE, text=True) as tail:
+        started = subprocess.Popen(command, env=environment(daemon), stdout=subprocess.PIPE, text=True)
+        with killed_after(started) as tail:
             assert tail.stdout is not None
-            in_time = threading.Timer(60, tail.kill)
-            in_time.start()
             assert tail.stdout.readline() == "first | old\n"
             daemon.run("echo", "not asked for", name="other", labels={"app": "b"})
             daemon.run("sh", "-c", "echo new; exit 3", name="second", labels={"app": "a"})
@@ -88,7 +87,6 @@ class TestTailJobs:
             with gate.open("w") as opened:
                 opened.write("\n")
             rest = tail.stdout.read()
-            in_time.cancel()
-        assert rest == "first | bye\nfirst exited with 0\n" and tail.returncode == 0
+            assert rest == "first | bye\nfirst exited with 0\n" and tail.wait(60) == 0
         daemon.wait(first)
         gate.unlink()

@@ -17,6 +17,7 @@ import pytest
 from tests.host.daemon import ROOT, Daemon, as_user
 from tests.host.screen import Screen, needs, screen_of
 from tests.host.sshd import SSHD, Sshd, account, python_for, serving
+from tests.processes import killed_after
 from workerctl import Client
 from workerd.errors import HostUnreachable, NoSuchJob, NotRunning
 
@@ -274,13 +275,14 @@ class TestClosing:
     def test_of_a_command_line_that_asked_for_a_stop_leaves_nothing_open(self, far: Far) -> None:
         script = "trap '' INT; echo up; while :; do sleep 0.1; done"
         words = [sys.executable, "-X", "dev", "-W", "error", *far.command("run", "-f", "sh", "-c", script)[1:]]
-        with subprocess.Popen(words, cwd=ROOT, env=far.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        pipe = subprocess.PIPE
+        with killed_after(subprocess.Popen(words, cwd=ROOT, env=far.env, stdout=pipe, stderr=pipe)) as process:
             assert process.stdout and process.stderr and process.stdout.readline() == b"up\n"
             process.send_signal(signal.SIGINT)
             assert b"sending SIGINT" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
             told = process.stderr.read().decode().splitlines()
-        assert process.returncode == 143
+            assert process.wait(PATIENCE) == 143
         assert [line.partition(" ")[0] for line in told] == ["workerctl:"] * 2, told
 
 

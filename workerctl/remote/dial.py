@@ -12,8 +12,9 @@ import os
 import pwd
 import sys
 
+from workerctl import threads
 from workerctl.machine import Here
-from workerctl.remote import frames, threads
+from workerctl.remote import frames
 from workerctl.remote.diallog import answer_log
 from workerctl.remote.dialrpc import Rpc
 from workerctl.remote.frames import Frame

@@ -18,8 +18,8 @@ import struct
 import termios
 from _queue import SimpleQueue
 
-from workerctl import stdio
-from workerctl.remote import frames, threads
+from workerctl import stdio, threads
+from workerctl.remote import frames
 from workerctl.remote.mux import Channel, Closed, Mux
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import socket
 
-from workerctl.remote import dialfds, frames, threads
+from workerctl import threads
+from workerctl.remote import dialfds, frames
 from workerctl.remote.dialfds import Output
 from workerctl.remote.mux import Channel, Closed, Mux
 from workerctl.wire import connect, socket_path

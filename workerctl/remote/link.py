@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 
-from workerctl.remote import frames, threads
+from workerctl import threads
+from workerctl.remote import frames
 from workerctl.remote.address import Address, parse
 from workerctl.remote.frames import Frame
 from workerctl.remote.mux import Channel, Closed, Mux

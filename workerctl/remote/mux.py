@@ -13,7 +13,8 @@ import itertools
 import json
 from _queue import Empty, SimpleQueue
 
-from workerctl.remote import frames, threads
+from workerctl import threads
+from workerctl.remote import frames
 from workerctl.remote.frames import Frame
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import socket
 
-from workerctl.remote import frames, threads
+from workerctl import threads
+from workerctl.remote import frames
 from workerctl.remote.mux import Channel, Closed, Mux
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms

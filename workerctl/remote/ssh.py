@@ -13,8 +13,7 @@ import shlex
 import subprocess
 from _queue import Empty, SimpleQueue
 
-from workerctl import stdio
-from workerctl.remote import threads
+from workerctl import stdio, threads
 from workerd.errors import HostUnreachable
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms

@@ -10,7 +10,8 @@ import json
 import socket
 from _queue import SimpleQueue
 
-from workerctl.remote import frames, nearfds, threads
+from workerctl import threads
+from workerctl.remote import frames, nearfds
 from workerctl.remote.mux import Channel, Closed
 from workerd.errors import BY_KIND, ConnectionFailed, HostUnreachable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workerctl import wakeup
 from workerctl.eventfilter import KEYS, EventFilter
 from workerctl.eventlines import Printer
 from workerctl.options import Args, Option, UsageError, Verb
@@ -58,6 +59,7 @@ def main(args: Args) -> int:
     if args.has("all"):
         params["all"] = True
     printer = Printer(args)
+    wakeup.begin()
     with Connection() as connection:
         if args.words:
             params["jobs"] = [_full_id(connection, word) for word in args.words]

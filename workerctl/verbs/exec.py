@@ -5,7 +5,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # not signal: its enums cost 5 ms
 import os
 
-from workerctl import stdio
+from workerctl import stdio, wakeup
 from workerctl.options import Args, Option, UsageError, Verb
 from workerctl.wire import Connection
 
@@ -138,3 +138,4 @@ def _pass_on_interrupts(leash: Leash) -> None:
         leash.signal(SIGINT)
 
     _signal.signal(SIGINT, interrupted)
+    wakeup.begin()

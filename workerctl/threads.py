@@ -1,4 +1,4 @@
-"""The threads that copy between descriptors and channels.
+"""Threads beside the main one, which waits for the daemon: they copy, read keys, wake it.
 
 Not `threading`: a signal handler may have to begin one while the main thread is in the
 middle of beginning another, and that module's own lock would hold both up for ever.
