@@ -23,27 +23,28 @@ def answer_log(channel: Channel) -> None:
         with log:
             while (frame := channel.inbox.get()).kind == frames.ASK:
                 (number,) = frames.WORD.unpack_from(frame.payload)
-                kind, content = answer(job_id, log, json.loads(frame.payload[frames.WORD.size :]))
-                channel.post(frames.ANSWER, frames.ANSWERED.pack(number, kind) + content)
+                kind, place, content = answer(job_id, log, json.loads(frame.payload[frames.WORD.size :]))
+                channel.post(frames.ANSWER, frames.ANSWERED.pack(number, kind) + place, content)
     except WorkerError as error:
         channel.close({"kind": error.kind, "message": str(error)})
     except OSError as error:
         channel.close({"kind": "error", "message": f"the output cannot be read: {error.strerror}"})
 
 
-def answer(job_id: str, log: Log, question: dict[str, Any]) -> tuple[int, bytes]:
-    """Raises WorkerError where the log is damaged, OSError."""
+def answer(job_id: str, log: Log, question: dict[str, Any]) -> tuple[int, bytes, bytes]:
+    """(how it is meant, what stands before it, the answer). Raises WorkerError where the
+    log is damaged, OSError."""
     what = question["what"]
     if what == "read":
         begin, data = log.read(question["offset"], min(question["length"], frames.MOST_PAYLOAD // 2))
-        return frames.BYTES, frames.BLOCK.pack(begin) + data
+        return frames.BYTES, frames.BLOCK.pack(begin), data
     if what == "block":
         block, after, more = log.block(question["number"])
-        return frames.BYTES, frames.BLOCK.pack(after) + bytes([more]) + block
+        return frames.BYTES, frames.BLOCK.pack(after) + bytes([more]), block
     if what == "header":
         header = log.header()
         flags = int(header.complete)
-        return frames.BYTES, HEADER.pack(MAGIC, header.kept_from, header.first_record, header.lost, flags)
+        return frames.BYTES, b"", HEADER.pack(MAGIC, header.kept_from, header.first_record, header.lost, flags)
     found: object
     if what == "id":
         found = job_id
@@ -54,4 +55,4 @@ def answer(job_id: str, log: Log, question: dict[str, Any]) -> tuple[int, bytes]
         found = log.find(question["offset"])
     else:
         found = log.offset_at(question["time"])
-    return frames.JSON, json.dumps(found).encode()
+    return frames.JSON, b"", json.dumps(found).encode()

@@ -34,7 +34,7 @@ class FarLog(Log):
         self._known_end = 0
         self._place = 0
         """where the bytes begin that are there or asked for"""
-        self._rest = b""
+        self._rest = memoryview(b"")
         self._asked: deque[tuple[int, int, int]] = deque()
         """(number, offset, length): questions whose answers follow `_rest`"""
         try:
@@ -61,11 +61,11 @@ class FarLog(Log):
         goes_on = offset == self._place
         if not goes_on:
             self._forget(offset)
-        begin, parts = offset, list[bytes]()
+        begin, parts = offset, list[memoryview]()
         while length > 0:
             place, piece = self._next(length)
             if place > self._place and parts:  # bytes are gone in between: they begin the next piece
-                self._place, self._rest = place, piece + self._rest
+                self._place, self._rest = place, memoryview(b"".join((piece, self._rest)))
                 break
             begin = begin if parts else place
             self._place = place + len(piece)
@@ -77,7 +77,7 @@ class FarLog(Log):
             self._ask_ahead()
         return begin, b"".join(parts)
 
-    def _next(self, length: int) -> tuple[int, bytes]:
+    def _next(self, length: int) -> tuple[int, memoryview]:
         """(where it begins, up to `length` bytes); none where there are none."""
         if not self._rest:
             if not self._asked:
@@ -109,7 +109,7 @@ class FarLog(Log):
         for number, _, _ in self._asked:
             self._link.answer(self._channel, number)
         self._asked.clear()
-        self._place, self._rest = place, b""
+        self._place, self._rest = place, memoryview(b"")
 
     def block(self, number: int) -> tuple[bytes, int, bool]:
         content = self._answer(what="block", number=number)
@@ -120,4 +120,4 @@ class FarLog(Log):
         return int(json.loads(self._answer(what="find", offset=offset)))
 
     def _answer(self, **question: Any) -> bytes:
-        return self._link.answer(self._channel, self._channel.ask(**question))
+        return bytes(self._link.answer(self._channel, self._channel.ask(**question)))

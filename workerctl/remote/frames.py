@@ -51,15 +51,21 @@ class Broken(Exception):
 
 
 class Frame:
-    __slots__ = ("channel", "kind", "payload")
+    """`more` follows the payload, on a frame that is sent: kept apart, so that it is not
+    copied."""
 
-    def __init__(self, kind: int, channel: int, payload: bytes = b"") -> None:
+    __slots__ = ("channel", "kind", "more", "payload")
+
+    def __init__(self, kind: int, channel: int, payload: bytes = b"", more: bytes | memoryview = b"") -> None:
         self.kind = kind
         self.channel = channel
         self.payload = payload
+        self.more = more
 
-    def encode(self) -> bytes:
-        return HEADER.pack(self.kind, self.channel, len(self.payload)) + self.payload
+    def encode(self) -> tuple[bytes, bytes | memoryview]:
+        """One after the other."""
+        length = len(self.payload) + len(self.more)
+        return HEADER.pack(self.kind, self.channel, length) + self.payload, self.more
 
 
 def read(file: IO[bytes]) -> Frame | None:

@@ -96,7 +96,7 @@ class Link:
         """Why the whole link is gone; None while it is there."""
         return self.error(self.mux.own.closed)
 
-    def answer(self, channel: Channel, number: int) -> bytes:
+    def answer(self, channel: Channel, number: int) -> memoryview:
         """Raises what is answered: OSError, or WorkerError."""
         try:
             kind, content = channel.take(number)
@@ -104,7 +104,7 @@ class Link:
             raise self.error(channel.closed) or ConnectionFailed(f"{self._address}: this was closed") from None
         if kind != frames.ERROR:
             return content
-        error = json.loads(content)
+        error = json.loads(bytes(content))
         if "errno" in error:
             raise OSError(error["errno"], error["message"])
         raise error_of(error, str(self._address))
@@ -134,7 +134,7 @@ class Link:
 
     def _ask(self, **question: Any) -> object:
         own = self.mux.own
-        return json.loads(self.answer(own, own.ask(**question)))
+        return json.loads(bytes(self.answer(own, own.ask(**question))))
 
     def _greet(self) -> dict[str, Any]:
         if frames.skip_preamble(self._ssh.reading) is None:

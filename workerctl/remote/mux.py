@@ -43,12 +43,12 @@ class Channel:
         self._credit = self.window
         self._credits: SimpleQueue[int] = SimpleQueue()
         self._answers: SimpleQueue[bytes] = SimpleQueue()
-        self._early: dict[int, bytes] = {}
+        self._early: dict[int, tuple[int, memoryview]] = {}
         self._asked = itertools.count(1)
         self._over: SimpleQueue[None] = SimpleQueue()
 
-    def post(self, kind: int, payload: bytes = b"") -> None:
-        self._mux.post(Frame(kind, self.number, payload))
+    def post(self, kind: int, payload: bytes = b"", more: bytes | memoryview = b"") -> None:
+        self._mux.post(Frame(kind, self.number, payload, more))
 
     def send(self, data: bytes) -> None:
         """As the other end takes it. Raises Closed."""
@@ -60,7 +60,7 @@ class Channel:
                     raise Closed
             piece = view[: min(self._credit, frames.MOST_DATA)]
             self._credit -= len(piece)
-            self.post(frames.DATA, bytes(piece))
+            self.post(frames.DATA, more=piece)
             view = view[len(piece) :]
         if self.closed is not None:
             raise Closed
@@ -75,7 +75,7 @@ class Channel:
         self.post(frames.ASK, frames.WORD.pack(number) + json.dumps(question).encode())
         return number
 
-    def take(self, number: int) -> tuple[int, bytes]:
+    def take(self, number: int) -> tuple[int, memoryview]:
         """(how it is meant: JSON, ERROR, BYTES; the answer). Raises Closed."""
         while number not in self._early:
             answer = self._answers.get()
@@ -83,9 +83,8 @@ class Channel:
                 self._answers.put(b"")  # whoever asks next is told as well
                 raise Closed
             found, kind = frames.ANSWERED.unpack_from(answer)
-            self._early[found] = bytes([kind]) + answer[frames.ANSWERED.size :]
-        answer = self._early.pop(number)
-        return answer[0], answer[1:]
+            self._early[found] = kind, memoryview(answer)[frames.ANSWERED.size :]
+        return self._early.pop(number)
 
     def close(self, error: dict[str, Any] | None = None) -> None:
         """May be called again."""
@@ -183,9 +182,10 @@ class Mux:
     def _write(self) -> None:
         try:
             while (frame := self._out.get()) is not None:
-                data = memoryview(frame.encode())
-                while data:
-                    data = data[self._writing.write(data) :]
+                for part in frame.encode():
+                    data = memoryview(part)
+                    while data:
+                        data = data[self._writing.write(data) :]
         except OSError:
             return  # the reader finds the same end
         finally:
