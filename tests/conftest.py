@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,3 +26,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         directory = item.path.relative_to(HERE).parts[0]
         item.add_marker(pytest.mark.xdist_group(LANES.get(directory, "here")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """What a test said, on its way between the lanes, as UTF-8: some say what is none."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return type(value)(map(_encodable, value)) if isinstance(value, (list, tuple)) else value
