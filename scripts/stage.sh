@@ -4,10 +4,12 @@
 # write_commands BIN: workerd and workerctl, as they are to be started from $home
 write_commands() {
     for name in workerd workerctl; do
-        # -I: neither PYTHONPATH nor the user's own packages can change a root daemon, nor slow the client
+        # -I: neither PYTHONPATH nor the user's own packages can change a root daemon, nor slow the client;
+        # -S: nor does `site` look for more than our own packages, and take 3 ms for that
         cat >"$1/$name" <<END
-#!$home/bin/python3 -I
+#!$home/bin/python3 -IS
 import sys
+sys.path.append("$home/lib/python%d.%d/site-packages" % sys.version_info[:2])
 from $name.__main__ import main
 sys.exit(main())
 END

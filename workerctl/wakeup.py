@@ -12,14 +12,14 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # not signal: its enums cost 5 ms
 import _thread
 import os
-from _queue import Empty, SimpleQueue
 
 from workerctl import threads
 
 NUDGE = getattr(_signal, "SIGURG", 0)
 """ignored by every program that does not ask for it, so by those we start as well"""
 AGAIN_SECONDS = 0.02
-_handled: SimpleQueue[None] = SimpleQueue()
+_handled = _thread.allocate_lock()
+"""let go of by the handler, taken by the thread that waits for it"""
 _begun = False
 
 
@@ -31,6 +31,7 @@ def begin() -> None:
     _begun = True
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
+    _handled.acquire()
     _signal.signal(NUDGE, _note_handled)
     _signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threads.begin(_nudge_for_each, reading, _thread.get_ident())
@@ -38,7 +39,10 @@ def begin() -> None:
 
 def _note_handled(*_: object) -> None:
     """Python runs the handlers of all signals that have come when it runs this one."""
-    _handled.put(None)
+    try:
+        _handled.release()
+    except RuntimeError:
+        return  # by an earlier nudge
 
 
 def _nudge_for_each(reading: int, main_thread: int) -> None:
@@ -48,11 +52,6 @@ def _nudge_for_each(reading: int, main_thread: int) -> None:
 
 
 def _was_handled(main_thread: int) -> bool:
-    while not _handled.empty():  # what an earlier nudge left
-        _handled.get()
+    _handled.acquire(blocking=False)  # an earlier nudge's
     _signal.pthread_kill(main_thread, NUDGE)
-    try:
-        _handled.get(timeout=AGAIN_SECONDS)
-    except Empty:
-        return False
-    return True
+    return _handled.acquire(timeout=AGAIN_SECONDS)

@@ -28,7 +28,7 @@ from workerd.service import Answer, Call, Handler, QuickHandler
 
 log = logging.getLogger("workerd")
 
-_READ_SIZE = 65_536
+READ_SIZE = 65_536
 _MAX_PENDING = 1024
 """requests of one connection under way at once"""
 _QUEUED_FDS = 64
@@ -46,6 +46,8 @@ class Owner(Protocol):
     handlers: dict[str, Handler]
     quick: dict[str, QuickHandler]
     client_fds: ClientFds
+    buffer: memoryview
+    """of READ_SIZE: for what a connection reads, until it has taken it"""
     idle: bool
     """whether no connection has requests that wait for their turn"""
 
@@ -145,7 +147,7 @@ class Connection:
 
     def _readable(self) -> None:
         try:
-            data, fds = fdpass.receive(self._sock, _READ_SIZE, protocol.MAX_FDS, self._discard)
+            count, fds = fdpass.receive_into(self._sock, self._server.buffer, protocol.MAX_FDS, self._discard)
         except (BlockingIOError, InterruptedError):
             return
         except RequestError as error:
@@ -154,6 +156,7 @@ class Connection:
         except OSError:
             self.close()
             return
+        data = self._server.buffer[:count].tobytes()
         if not (fds or self._received) and data.find(b"\n") == len(data) - 1 >= 0 and self._server.idle:
             self._take_alone(data)
             return
@@ -243,7 +246,7 @@ class Connection:
         line = bytes(self._received[self._taken : newline])
         self._taken = self._searched = newline + 1
         self._line_end = -1
-        if self._taken == len(self._received) or self._taken > _READ_SIZE:
+        if self._taken == len(self._received) or self._taken > READ_SIZE:
             self._hold(-self._taken)
             del self._received[: self._taken]
             self._searched = self._taken = 0

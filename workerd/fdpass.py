@@ -22,6 +22,8 @@ _MOST_FDS = 253
 _NOSIGNAL, _CLOEXEC, _CTRUNC = (
     int(getattr(socket, name, 0)) for name in ("MSG_NOSIGNAL", "MSG_CMSG_CLOEXEC", "MSG_CTRUNC")
 )
+# Room for all that can come: what has none the kernel closes, within recvmsg.
+_SPACE = socket.CMSG_SPACE(_MOST_FDS * FD_SIZE) if hasattr(socket, "CMSG_SPACE") else 0
 
 
 def close_all(fds: Iterable[int]) -> None:
@@ -53,16 +55,25 @@ def receive(
     sock: socket.socket, bufsize: int, max_fds: int, close: Callable[[Iterable[int]], None] = close_all
 ) -> tuple[bytes, list[int]]:
     """One read: up to `bufsize` bytes (none at the end of the stream) and the
-    descriptors that came with them, now the caller's to close.
+    descriptors that came with them, now the caller's to close. Raises as `receive_into`."""
+    buffer = memoryview(bytearray(bufsize))
+    count, fds = receive_into(sock, buffer, max_fds, close)
+    return buffer[:count].tobytes(), fds
+
+
+def receive_into(
+    sock: socket.socket, buffer: memoryview, max_fds: int, close: Callable[[Iterable[int]], None] = close_all
+) -> tuple[int, list[int]]:
+    """As `receive`, the bytes to the buffer's beginning; how many they are.
 
     Raises InvalidRequest where more than `max_fds` came or some were lost (the
     process is out of them): the bytes are gone as well, so the connection is of
     no more use. What came is closed by `close`. OSError as recvmsg(2) does.
     """
-    # Room for all that can come: what has none the kernel closes, within recvmsg.
-    space = socket.CMSG_SPACE(_MOST_FDS * FD_SIZE) if max_fds else 0
-    data, ancillary, flags, _ = sock.recvmsg(bufsize, space, _CLOEXEC)
+    count, ancillary, flags, _ = sock.recvmsg_into((buffer,), _SPACE if max_fds else 0, _CLOEXEC)
     fds: list[int] = []
+    if not ancillary and not flags & _CTRUNC:
+        return count, fds
     try:
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -72,7 +83,7 @@ def receive(
     except BaseException:
         close(fds)
         raise
-    return data, fds
+    return count, fds
 
 
 def _descriptors(content: bytes) -> list[int]:

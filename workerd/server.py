@@ -19,7 +19,7 @@ from collections.abc import Callable
 from workerd import protocol
 from workerd.auth import Peer, peer_of
 from workerd.clientfds import ClientFds
-from workerd.connection import Connection
+from workerd.connection import READ_SIZE, Connection
 from workerd.errors import NotPermitted, WorkerError
 from workerd.gate import Account, Gate
 from workerd.service import Service
@@ -52,6 +52,7 @@ class Server:
         self.tasks = tasks
         self.loop = asyncio.get_running_loop()
         self.client_fds = ClientFds(self.loop)
+        self.buffer = memoryview(bytearray(READ_SIZE))
         self._admits = admits
         self._gate = Gate()
         self._connections: set[Connection] = set()

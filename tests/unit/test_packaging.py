@@ -214,7 +214,7 @@ class TestInstall:
     def test_starts_python_deaf_to_the_users_environment(self, installed: Make) -> None:
         for name in ("workerd", "workerctl"):
             script = (installed.dest / "usr/local/bin" / name).read_text()
-            assert script.startswith("#!/usr/local/lib/worker/bin/python3 -I\n")
+            assert script.startswith("#!/usr/local/lib/worker/bin/python3 -IS\n")
 
     @pytest.mark.parametrize(
         ("prefix", "units"), [("/usr", "usr/lib/systemd/system"), ("/opt/worker", "etc/systemd/system")]
