@@ -45,7 +45,7 @@ GONE = {
         "SOCK_CLOEXEC SO_PEERCRED socketpair",
         select: "epoll EPOLLIN poll POLLIN POLLOUT POLLERR POLLHUP",
         signal: "SIGKILL SIGHUP SIGQUIT SIGUSR1 SIGTSTP SIGCONT SIGSTOP SIGWINCH SIGALRM pthread_sigmask valid_signals "
-        "set_wakeup_fd setitimer ITIMER_REAL",
+        "set_wakeup_fd setitimer ITIMER_REAL SIGURG pthread_kill",
     },
 }
 """set_wakeup_fd and valid_signals are there on Windows; without them as well is no harm"""
