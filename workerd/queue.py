@@ -161,7 +161,7 @@ class Queue:
         still = []
         for condition in wanted:
             job = await self._registry.find(peer, condition.id)
-            if self._registry.get(job.id) is not None:
+            if job.state is not State.FINISHED:
                 still.append(msgspec.structs.replace(condition, id=job.id))
             elif not condition.met_by(job):
                 raise InvalidParams(f"{condition.unmet(job)}: the job would never start", field="after")
@@ -208,11 +208,7 @@ class Queue:
         self._forget(job.id)
         if job.state is State.FINISHED:
             for job_id in tuple(self._dependents.pop(job.id, ())):
-                waiting = self._registry.get(job_id)
-                if waiting is not None and waiting.job.state is State.QUEUED:
-                    for condition in waiting.job.after:
-                        if condition.id == job.id:
-                            self._judge(waiting, condition, job)
+                if (waiting := self._registry.get(job_id)) is not None:
                     self._take_up(waiting)
             self.wake()
 
@@ -227,10 +223,14 @@ class Queue:
         if job.state is not State.QUEUED or live.clearing or not self._started:
             return
         for condition in job.after:
-            if self._registry.get(condition.id) is not None:
-                self._dependents.setdefault(condition.id, set()).add(job.id)
-            else:  # it ended while this one was recorded, or while no daemon was there
+            other = self._registry.get(condition.id)
+            if other is None:  # it ended while this one was recorded, or while no daemon was there
                 self._tasks.create_task(self._judge_late(live, condition))
+            elif other.job.state is State.FINISHED:  # which may have been told already, and not be committed
+                self._judge(live, condition, other.job)
+            else:
+                self._dependents.setdefault(condition.id, set()).add(job.id)
+        job = live.job
         if job.after:
             return
         if self._time_left(job) is None:
