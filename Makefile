@@ -44,7 +44,7 @@ demo-cluster: venv init ## Two machines under one Dask scheduler, in network nam
 	$(BIN)/python -m tests.host.clusterdemo
 
 test: lint init ## All tests, and the linters
-	$(PYTEST) --numprocesses 2 --dist loadgroup
+	scripts/test-all
 
 test-unit: venv init ## Tests that run anywhere
 	$(PYTEST) tests/unit
