@@ -12,7 +12,7 @@ import pytest
 
 from workerd.auth import Peer
 from workerd.clientfds import ClientFds
-from workerd.connection import Connection
+from workerd.connection import READ_SIZE, Connection
 from workerd.gate import Account
 from workerd.outbox import Outbox
 from workerd.service import Handler, QuickHandler
@@ -25,6 +25,7 @@ class Owner:
         self.handlers: dict[str, Handler] = {}
         self.quick: dict[str, QuickHandler] = {}
         self.client_fds = ClientFds(self.loop)
+        self.buffer = memoryview(bytearray(READ_SIZE))
         self.idle = True
         self.forgotten = 0
 
