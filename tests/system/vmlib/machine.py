@@ -27,7 +27,7 @@ from vmlib.serial import Serial
 BOOT_SECONDS = 300.0
 FIRST_BOOT_SECONDS = 150.0  # eight when idle, under fifty on a busy host
 SHUTDOWN_SECONDS = 180.0
-COMMAND_SECONDS = 300.0
+COMMAND_SECONDS = 600.0
 
 
 class Machine:
