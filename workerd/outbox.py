@@ -78,27 +78,8 @@ class Outbox:
     def send(self) -> None:
         """What was gathered; nothing where nothing was."""
         self._gathering = False
-        if not self._queue or self._blocked or self._turn is not None:
-            return
-        if len(self._queue) > 1 or not self._send_one():
+        if self._queue and not self._blocked and self._turn is None:
             self._flush()
-
-    def _send_one(self) -> bool:
-        """The usual case made short: there is one answer without descriptors, and the client
-        takes it whole. Else nothing was done, or a part of it."""
-        line, fds = self._queue[0]
-        if fds:
-            return False
-        try:
-            sent = fdpass.send(self._sock, line)
-        except OSError:
-            return False  # `_flush` sees to it
-        self._count(-sent, 0)
-        if sent < len(line):
-            self._queue[0] = (memoryview(line)[sent:], ())
-            return False
-        self._queue.clear()
-        return True
 
     def close(self) -> None:
         """What the client does not take at once is dropped; can be repeated."""

@@ -12,6 +12,7 @@ import pytest
 
 from tests.host.attackers import USER, Attacker
 from tests.host.daemon import Daemon
+from tests.processes import killed_after
 from workerd.errors import StartFailed
 from workerd.job import Mount, MountKind
 
@@ -42,14 +43,11 @@ def swapping(path: Path, target: Path | str) -> Iterator[subprocess.Popen[bytes]
     binary = path.parent / "swapper"
     subprocess.run(["cc", "-O1", "-o", binary, Path(__file__).with_name("swapper.c")], check=True)
     command: list[str | Path] = [binary, path, str(target), str(SWAPS), str(SECONDS)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            yield process
-            assert process.stdout is not None
-            swaps = int(process.stdout.read())
-            assert (process.wait(), swaps >= SWAPS) == (0, True)
-        finally:
-            process.kill()
+    with killed_after(subprocess.Popen(command, stdout=subprocess.PIPE)) as process:
+        yield process
+        assert process.stdout is not None
+        swaps = int(process.stdout.read())
+        assert (process.wait(), swaps >= SWAPS) == (0, True)
 
 
 def attempts(user: Attacker, swapper: subprocess.Popen[bytes], script: str, **spec: object) -> tuple[int, int, str]:

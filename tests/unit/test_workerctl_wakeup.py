@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.processes import killed_after
 from tests.unit.workerctl_fakes import FakeWorkerd, LogWriter, environment, make_job
 from workerd import protocol
 from workerd.job import State
@@ -34,8 +35,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Waiting:
-    """A workerd with which everything waits until a signal has come to it: `killed` the
-    job has got, and `stopped` was asked for."""
+    """A workerd with which everything waits, but for a signal to the job: then `killed` is set."""
 
     def __init__(self, directory: Path) -> None:
         self.fake = FakeWorkerd(directory / "sock")
@@ -97,28 +97,17 @@ def begin(waiting: Waiting, shim: Path, call: int, words: str) -> subprocess.Pop
     return subprocess.Popen(command, env={**environment(waiting.fake), **early}, stdin=devnull, stdout=devnull)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-
-
 @pytest.mark.parametrize(("call", "words"), [(2, "run --wait true"), (2, "run -f true")])
 def test_of_one_who_stays_with_a_job_goes_to_the_job(waiting: Waiting, shim: Path, call: int, words: str) -> None:
-    process = begin(waiting, shim, call, words)
-    try:
+    with killed_after(begin(waiting, shim, call, words)) as process:
         assert waiting.killed.wait(NOTHING_MORE / 2)
         assert waiting.fake.asked("job.kill") == [protocol.KillParams(RUNS.id, signal=2)]
         assert process.poll() is None  # it stays
-    finally:
-        kill(process)
 
 
 def test_of_exec_goes_to_the_command(waiting: Waiting, shim: Path) -> None:
-    process = begin(waiting, shim, 1, f"exec {RUNS.id} true")
-    try:
+    with killed_after(begin(waiting, shim, 1, f"exec {RUNS.id} true")):
         assert waiting.signals() == bytes([1, 2, 0, 0, 0, 0, 0, 0])  # protocol.md: SIGNAL, SIGINT
-    finally:
-        kill(process)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +121,5 @@ def test_of_exec_goes_to_the_command(waiting: Waiting, shim: Path) -> None:
     ],
 )
 def test_of_one_who_only_waits_ends_it(waiting: Waiting, shim: Path, call: int, words: str) -> None:
-    process = begin(waiting, shim, call, words)
-    try:
+    with killed_after(begin(waiting, shim, call, words)) as process:
         assert process.wait(NOTHING_MORE / 2) == -2
-    finally:
-        kill(process)
