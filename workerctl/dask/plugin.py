@@ -79,11 +79,11 @@ class ClusterPlugin(SchedulerPlugin):
 
     def announce(self, worker: str, machine: str, uid: int, total: dict[str, float], free: dict[str, float]) -> None:
         """`worker` is its Dask worker's address; `free` is what may still be sent there."""
+        if worker not in self._scheduler.workers:
+            return
         known = self._machines.get(machine)
         back = known is None or known["address"] != worker
         self._machines[machine] = {"address": worker, "uid": uid, "total": total, "free": free}
-        if worker not in self._scheduler.workers:
-            return
         self._scheduler.add_resources(worker, free)
         if back:
             self._welcome(machine, worker)

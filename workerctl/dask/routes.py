@@ -111,7 +111,7 @@ class Routes:
         """Those that are there. Raises ConnectionFailed where none is."""
         found: dict[str, Plain] = await self.scheduler("machines")
         there = {name: machine for name, machine in found.items() if machine["address"]}
-        self._seen |= there.keys()
+        self._seen.update(there)
         if not there:
             raise NoMachines(NO_PLUGIN)
         return there
