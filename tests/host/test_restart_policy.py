@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.host.daemon import Daemon
+from tests.host.daemon import Daemon, until
 from workerd.job import Job, Reason, Restart, RestartPolicy, State
 
 SECOND = 1_000_000
@@ -34,6 +34,10 @@ def wait_restarts(daemon: Daemon, job_id: str, count: int) -> Job:
         assert time.monotonic() < deadline, job
         time.sleep(0.02)
     return job
+
+
+def wait_output(daemon: Daemon, job_id: str, expected: bytes) -> None:
+    until(lambda: daemon.output(job_id) == expected)
 
 
 class TestOnFailure:
@@ -130,12 +134,15 @@ class TestAlways:
 
 class TestRestartOfTheDaemon:
     def test_a_try_goes_on_and_the_next_ones_come(self, own_daemon: Daemon) -> None:
-        script = COUNT + "sleep 0.6; [ $n -ge 3 ]"
+        script = COUNT + "until [ -e $n ]; do sleep 0.02; done; [ $n -ge 3 ]"
         spec = place(own_daemon, "work")
         job_id = own_daemon.run("sh", "-c", script, restart=policy("on-failure"), **spec)
-        for _ in range(3):
-            time.sleep(0.25)
+        said = b""
+        for number in (1, 2, 3):
+            said += b"try %d\n" % number
+            wait_output(own_daemon, job_id, said)
             own_daemon.restart()
+            Path(spec["cwd"], str(number)).touch()
         job = own_daemon.wait(job_id)
         assert (job.exit_code, job.restarts) == (0, 2)
         assert own_daemon.output(job_id) == b"try 1\ntry 2\ntry 3\n"
