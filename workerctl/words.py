@@ -40,7 +40,7 @@ def state(job: dict[str, Any]) -> str:
 
 def short_state(job: dict[str, Any]) -> str:
     """A word or two for a table."""
-    if job["state"] == "queued" and job.get("restarts"):
+    if job["state"] == "queued" and (job.get("restarts") or job.get("start_attempts")):
         return "retrying"
     if job["state"] != "finished":
         return str(job["state"])

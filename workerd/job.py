@@ -65,7 +65,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.STOPPING: frozenset({State.QUEUED, State.FINISHED}),
     State.FINISHED: frozenset(),
 }
-"""Back to queued goes a job that is tried again (workerd.restarting)."""
+"""Back to queued goes a job that is tried, or started, again (workerd.restarting)."""
 
 PositiveInt = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Weight = Annotated[int, Meta(ge=1, le=10_000)]
@@ -365,6 +365,8 @@ class Job(Struct, frozen=True, omit_defaults=True):
     """how often it was tried again"""
     tries: tuple[Try, ...] = ()
     """the newest of those before the one that the other fields speak of"""
+    start_attempts: int = 0
+    """how often it was taken out of the queue to be started, since its command ran last"""
     rerun_of: str | None = None
     waits_for: str | None = None
     """why a queued job waits, in words; never stored"""

@@ -24,11 +24,11 @@ _OF_AN_END = (
 
 def judge(job: Job, record: exitrecord.Record | None, *, oom_killed: bool, now: int) -> dict[str, Any]:
     """The fields to change. `now` (microseconds) stands in for a time not recorded."""
+    if cut_short(job, record, oom_killed=oom_killed):
+        return interrupted((isinstance(record, exitrecord.NeverRan) and record.finished) or now)
     match record:
         case exitrecord.NeverRan(step="go", errno=errno.ECANCELED):
-            if job.state is State.STOPPING:
-                return {"reason": Reason.STOPPED, "detail": "before it started", "finished": record.finished or now}
-            return interrupted(record.finished or now)
+            return {"reason": Reason.STOPPED, "detail": "before it started", "finished": record.finished or now}
         case exitrecord.NeverRan():
             error = StartError(record.step, record.errno, _words(record))
             return {"reason": Reason.START_FAILED, "start_error": error, "finished": record.finished or now}
@@ -49,9 +49,18 @@ def judge(job: Job, record: exitrecord.Record | None, *, oom_killed: bool, now: 
                 "started": job.started or record.started,
                 **_without_record(job, oom_killed=oom_killed, now=now),
             }
-    if job.state is State.STARTING and not oom_killed:
-        return interrupted(now)
     return _without_record(job, oom_killed=oom_killed, now=now)
+
+
+def cut_short(job: Job, record: exitrecord.Record | None, *, oom_killed: bool) -> bool:
+    """Whether the daemon's own death ended the job's start before the command ran. It is
+    certain: PID 1 says so, or has left no record, which it does before anything runs."""
+    match record:
+        case None:
+            return job.state is State.STARTING and not oom_killed
+        case exitrecord.NeverRan(step="go", errno=errno.ECANCELED):
+            return job.state is not State.STOPPING
+    return False
 
 
 def of_earlier_boot(kept: Admission | None, now: int) -> dict[str, Any]:

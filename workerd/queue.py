@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from workerd import account, admission, schedule
+from workerd import account, admission, restarting, schedule
 from workerd.auth import Peer, is_admin
 from workerd.config import Totals
 from workerd.errors import InvalidParams, NoSuchJob, PolicyExceeded, WorkerError
@@ -187,7 +187,8 @@ class Queue:
             return None
         # Rounded up: in the last moment it is a second, not nothing.
         seconds = -(-left // 1_000_000)
-        return f"for its {'next try' if job.restarts else 'time'}, in {format_duration(seconds * 1_000_000)}"
+        what = "next try" if job.restarts or job.start_attempts else "time"
+        return f"for its {what}, in {format_duration(seconds * 1_000_000)}"
 
     def _time_left(self, job: Job) -> int | None:
         """Microseconds; None where its time has come."""
@@ -308,8 +309,7 @@ class Queue:
             self._forget(job_id)
             live = self._registry.get(job_id)
             if live is not None and live.job.state is State.QUEUED:
-                boot_id = self._supervisor.boot_id
-                live.job = change(live.job, State.STARTING, start_at=None, start_mono=None, boot_id=boot_id)
+                live.job = restarting.attempt(live.job, self._supervisor.boot_id)
                 self._note_start(live.job.uid)
                 self._tasks.create_task(self._supervisor.start_waiting(live))
 

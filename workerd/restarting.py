@@ -1,4 +1,4 @@
-"""Whether a job that ended is tried again, and when. Pure.
+"""Whether a job that ended is tried again, and when; and one whose start was cut short. Pure.
 
 As people know it from systemd and the container engines: the same job, with the same id;
 each try that ended is kept in `tries`, its output is followed by the next one's in the
@@ -9,6 +9,10 @@ on-failure: after an exit code other than 0, a signal, want of memory, a time li
 start that failed. always: after everything, and after a reboot. Neither: after a stop
 that somebody asked for, nor where the very first start failed (whoever asked for it was
 told). A job that is lost may have done its work, so only `always` tries it again.
+
+A start that the daemon's own death cut short is none of these where the job had waited for
+it: the command has not run, and nobody was told that it would not, so it is started again.
+After the same series of waits, for what ends the daemon may be this very start.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ def wait_before_next(ended: Job) -> int | None:
         return None
     if policy.limit is not None and ended.restarts >= policy.limit:
         return None
-    return min(FIRST_WAIT << min(_short_tries(ended), 16), LONGEST_WAIT)
+    return _wait_after(_short_tries(ended))
 
 
 def again(live: Job, ended: Job, wait: int, now: int, monotonic: int, output_end: int) -> Job:
@@ -46,13 +50,38 @@ def again(live: Job, ended: Job, wait: int, now: int, monotonic: int, output_end
         output_start=ended.tries[-1].output_end if ended.tries else 0,
         output_end=output_end,
     )
-    return change(
+    return _queued(
         live,
-        State.QUEUED,
         restarts=live.restarts + 1,
         tries=(*live.tries, this)[-TRIES_KEPT:],
         start_at=now + wait,
         start_mono=monotonic + wait,
+        start_attempts=0,
+    )
+
+
+def attempt(waiting: Job, boot_id: str) -> Job:
+    """The job as it is taken out of the queue."""
+    attempts = waiting.start_attempts + 1
+    return change(waiting, State.STARTING, start_at=None, start_mono=None, start_attempts=attempts, boot_id=boot_id)
+
+
+def starts_anew(cut_short: Job) -> bool:
+    """Whether it goes back to the queue, out of a start that was cut short."""
+    return cut_short.start_attempts > 0
+
+
+def anew(cut_short: Job, now: int, monotonic: int) -> Job:
+    """The job as it waits for that; microseconds."""
+    wait = _wait_after(cut_short.start_attempts - 1)
+    return _queued(cut_short, start_at=now + wait, start_mono=monotonic + wait)
+
+
+def _queued(live: Job, **fields: object) -> Job:
+    """With nothing of the run that it had."""
+    return change(
+        live,
+        State.QUEUED,
         started=None,
         stop=None,
         signaled=None,
@@ -62,7 +91,13 @@ def again(live: Job, ended: Job, wait: int, now: int, monotonic: int, output_end
         pid=None,
         pid_start=None,
         usage=None,
+        **fields,
     )
+
+
+def _wait_after(fails: int) -> int:
+    """Microseconds before what failed so often in a row, and now once more, is tried again."""
+    return min(FIRST_WAIT << min(fails, 16), LONGEST_WAIT)
 
 
 def _wanted(ended: Job, when: Restart) -> bool:

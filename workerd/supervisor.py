@@ -148,7 +148,9 @@ class Supervisor:
     def _wait_on(self, live: Live) -> None:
         if live.job.state is State.STARTING:
             pause = _START_AGAIN
-            live.job = change(live.job, State.QUEUED, start_at=now() + pause, start_mono=monotonic() + pause)
+            attempts = live.job.start_attempts - 1  # it was none
+            fields = {"start_at": now() + pause, "start_mono": monotonic() + pause, "start_attempts": attempts}
+            live.job = change(live.job, State.QUEUED, **fields)
             self.cleared(live)
 
     async def _prepared(self, live: Live) -> tuple[JobCgroup, jobfiles.RuntimeFiles] | None:
@@ -277,15 +279,21 @@ class Supervisor:
         """PID 1 is dead: find the outcome, commit it, tell it, clear up. `account` is
         what the cgroup said, where that is gone already."""
 
-        def read() -> dict[str, object]:
+        def read() -> dict[str, object] | None:
             said = account or take_account(live.cgroup)
             record = exitrecord.read(live.files.exit)
+            if restarting.starts_anew(live.job) and outcome.cut_short(live.job, record, oom_killed=said.oom_killed):
+                return None
             fields = outcome.judge(live.job, record, oom_killed=said.oom_killed, now=now())
             return {"usage": said.usage, **stored_output(live.files), **fields}
 
         with self._giving_way():
             fields = await until_possible(read, f"job {live.job.id}: its end cannot be read")
-        await self.settle(live, fields)
+        if fields is None:
+            log.warning("job %s: the last workerd died while it was starting: it is started again", live.job.id)
+            await self._back_to_the_queue(live, restarting.anew(live.job, now(), monotonic()))
+        else:
+            await self.settle(live, fields)
 
     @contextlib.contextmanager
     def _giving_way(self) -> Iterator[None]:
@@ -359,11 +367,16 @@ class Supervisor:
         end = ended.output_end
         if end is None:
             end = stored_output(live.files).get("output_end", 0)
+        waiting = restarting.again(live.job, ended, wait, now(), monotonic(), end)
+        await self._back_to_the_queue(live, waiting, ended.usage)
+
+    async def _back_to_the_queue(self, live: Live, waiting: Job, used: Usage | None = None) -> None:
+        """Commit, clear up, and only then may it start again. `used` is what its last try has."""
+        before, live.job = live.job, waiting
         live.clearing = True
-        live.job = restarting.again(live.job, ended, wait, now(), monotonic(), end)
-        await self.registry.record(live.job, ended.usage)
+        await self.registry.record(live.job, used)
         self.registry.release(live)
-        await self.network.release(ended)
+        await self.network.release(before)
         await self._clear(live)
         live.clearing = False
         self.cleared(live)

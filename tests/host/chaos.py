@@ -58,7 +58,7 @@ class Asked:
         # `echo >>` is one write to a file opened O_APPEND.
         work = f"seq {self.lines}; exit {self.code}"
         begin = f"echo {self.tag} >> marks; "
-        if self.kind == "quick":
+        if self.kind in ("quick", "queued"):
             return begin + work
         if self.kind == "slow":
             return begin + f"seq {self.lines}; sleep 0.{self.code % 9 + 1}; exit {self.code}"
@@ -113,7 +113,7 @@ class Chaos:
         """how much longer than on a quiet machine a daemon's start took last"""
 
     def _draw(self, jobs: int) -> Iterator[Asked]:
-        kinds = ["quick"] * 10 + ["slow"] * 4 + ["stopped"] * 3 + ["stubborn"]
+        kinds = ["quick"] * 6 + ["queued"] * 4 + ["slow"] * 4 + ["stopped"] * 3 + ["stubborn"]
         for number in range(jobs):
             yield Asked(f"t{number}", self.random.choice(kinds), self.random.choice((0, 1, 50, 3000)), number % 100)
 
@@ -212,7 +212,8 @@ class Chaos:
             with contextlib.suppress(errors.NotRunning, errors.Unavailable):
                 try:
                     with Client(str(self.daemon.socket)) as client:
-                        asked.id = client.run(spec, env=ENV).id
+                        delay = 0.05 if asked.kind == "queued" else 0.0
+                        asked.id = client.run(spec, env=ENV, delay=delay).id
                 except errors.StartFailed as error:
                     asked.refused = str(error)
                 except (errors.ConnectionFailed, OSError) as error:
@@ -298,7 +299,7 @@ class Chaos:
         if job.state is not State.FINISHED or job.reason in (Reason.LOST, None):
             self.findings.lost.append(what)
         elif job.reason is Reason.START_FAILED:
-            if marks or (asked.id is not None):
+            if marks or asked.id is not None or asked.kind == "queued":
                 self.findings.wrong.append(f"{what}, yet it ran")
         elif not self._as_it_was(asked, job):
             self.findings.wrong.append(what)
@@ -311,7 +312,7 @@ class Chaos:
         """Whether the outcome is one that this script can have."""
         unstopped = (Reason.EXITED, asked.code, None)
         found = (job.reason, job.exit_code, job.signal)
-        if asked.id is not None and asked.kind in ("quick", "slow"):
+        if asked.kind == "queued" or (asked.id is not None and asked.kind in ("quick", "slow")):
             return found == unstopped
         stops = {(Reason.STOPPED, asked.code, None), (Reason.STOPPED, None, 15), (Reason.STOPPED, None, 9)}
         if asked.kind in ("quick", "slow"):
@@ -371,7 +372,7 @@ def _wrong_with(life: list[Event], job: Job, *, whole: bool) -> str | None:
     """`whole`: none may have been removed to make room."""
     states = [event.state for event in life if event.state is not None]
     told = ", ".join(states)
-    if not states or states[0] is not State.STARTING:
+    if not states or states[0] not in (State.STARTING, State.QUEUED):
         return f"they begin with {told or 'nothing'}" if whole else None
     if any(after not in TRANSITIONS[before] for before, after in itertools.pairwise(states)):
         return f"there is no such life: {told}"

@@ -9,18 +9,18 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.host.daemon import Daemon, until
+from tests.host.daemon import ENV, Daemon, until
 from tests.host.firststage import zygote
 from workerd import exitrecord, jobfiles
 from workerd.__main__ import default_init
 from workerd.errors import ConnectionFailed
-from workerd.job import Job, JobSpec, Reason, State
+from workerd.job import After, Job, JobSpec, Outcome, Reason, State
 from workerd.jobfiles import JobFiles
 from workerd.launcher import Gate
 from workerd.sandbox import Descriptors, plan
@@ -173,6 +173,33 @@ class TestCutShort:
             states = [event.state for event in client.events("first", jobs=[job_id], follow=False) if event.state]
         assert states == [State.STARTING, State.FINISHED]
 
+    def test_one_that_had_waited_for_its_start_is_started_again(self, own_daemon: Daemon) -> None:
+        daemon = own_daemon
+        cgroup = waits_for_its_word_out_of_the_queue(daemon)
+        daemon.start()
+        job_id = job_of(cgroup)
+        assert status(daemon, job_id).state is State.STARTING
+        (cgroup / "cgroup.freeze").write_text("0")
+        job = daemon.wait(job_id)
+        assert (job.exit_code, job.restarts, job.tries, job.start_attempts) == (0, 0, (), 2)
+        assert daemon.output(job_id) == b"ran\n"
+        with daemon.client() as client:
+            states = [event.state for event in client.events("first", jobs=[job_id], follow=False) if event.state]
+        once = [State.QUEUED, State.STARTING]
+        assert states == [*once, *once, State.RUNNING, State.FINISHED]
+
+    def test_of_many_that_begin_at_once_each_runs_once(self, own_daemon: Daemon) -> None:
+        daemon = own_daemon
+        first = daemon.run("sleep", "1000")
+        with daemon.client() as client:
+            ids = [client.run(["echo", "ran"], env=ENV, after=[first]).id for _ in range(60)]
+            last = client.run(["true"], env=ENV, after=[After(job_id, Outcome.OK) for job_id in ids]).id
+            client.stop(first)
+            until(lambda: len(list(daemon.cgroup.glob("jobs/uid-0/job-*"))) > 10)
+        daemon.restart()
+        assert daemon.wait(last).exit_code == 0
+        assert {daemon.output(job_id) for job_id in ids} == {b"ran\n"}
+
     def test_one_that_was_to_be_stopped_by_then_was_stopped(self, own_daemon: Daemon) -> None:
         daemon = own_daemon
         with daemon.client() as asking, ThreadPoolExecutor() as pool:
@@ -193,22 +220,46 @@ class TestCutShort:
 def waits_for_its_word(daemon: Daemon, before: Callable[[str], None] = lambda job_id: None) -> Path:
     """The frozen cgroup of a job whose PID 1 waits for a daemon that was killed, once
     `before` had been called with its id."""
-    daemon.wait(daemon.run("true"))
-    until(lambda: not daemon.leftovers())
-    stage = zygote(daemon)
-    os.kill(stage, signal.SIGSTOP)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, first_stage_stopped(daemon):
         asked = pool.submit(daemon.run, "true")
         until(lambda: len(list(daemon.state.glob("jobs/*/output.idx"))) == 2)
         (cgroup,) = daemon.cgroup.glob("jobs/uid-0/job-*")
         before(job_of(cgroup))
-        (cgroup / "cgroup.freeze").write_text("1")
-        daemon.kill()
-        os.kill(stage, signal.SIGCONT)
+        die_before_its_word(daemon, cgroup)
         with pytest.raises(ConnectionFailed):
             asked.result(30)
     until(lambda: (cgroup / "cgroup.procs").read_text() != "")
     return cgroup
+
+
+def waits_for_its_word_out_of_the_queue(daemon: Daemon) -> Path:
+    """The same of a job that was recorded, and told to be waiting, before."""
+    with first_stage_stopped(daemon):
+        with daemon.client() as client:
+            client.run(["echo", "ran"], env=ENV, delay=0.2)
+        until(lambda: any(daemon.cgroup.glob("jobs/uid-0/job-*")))
+        (cgroup,) = daemon.cgroup.glob("jobs/uid-0/job-*")
+        die_before_its_word(daemon, cgroup)
+    until(lambda: (cgroup / "cgroup.procs").read_text() != "")
+    return cgroup
+
+
+@contextlib.contextmanager
+def first_stage_stopped(daemon: Daemon) -> Iterator[None]:
+    daemon.wait(daemon.run("true"))
+    until(lambda: not daemon.leftovers())
+    stage = zygote(daemon)
+    os.kill(stage, signal.SIGSTOP)
+    yield
+    os.kill(stage, signal.SIGCONT)
+
+
+def die_before_its_word(daemon: Daemon, cgroup: Path) -> None:
+    """Once the first stage has been sent the job: in the turn in which its files are made."""
+    until((daemon.runtime / "jobs" / job_of(cgroup) / "exit").exists)
+    status(daemon, job_of(cgroup))
+    (cgroup / "cgroup.freeze").write_text("1")
+    daemon.kill()
 
 
 def job_of(cgroup: Path) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from workerd.exitrecord import NeverRan
+from workerd.exitrecord import NeverRan, Started
 from workerd.job import Job, JobSpec, Reason, State
-from workerd.outcome import interrupted, judge
+from workerd.outcome import cut_short, interrupted, judge
 
 NOW, THEN = 2_000, 1_000
 CANCELED = NeverRan("go", errno.ECANCELED, "", THEN)
@@ -54,3 +54,24 @@ class TestThatThereIsNoRecord:
     def test_of_a_job_that_ran_is_that_nobody_knows(self) -> None:
         fields = judged(State.RUNNING, None)
         assert fields["reason"] is Reason.LOST and "exit_code" not in fields
+
+
+class TestWhetherItsStartWasCutShort:
+    """If so, a job that had waited is started again: it must not have run."""
+
+    @pytest.mark.parametrize(
+        ("state", "record", "oom_killed", "expected"),
+        [
+            (State.STARTING, None, False, True),
+            (State.STARTING, CANCELED, False, True),
+            (State.STARTING, None, True, False),
+            (State.STARTING, Started(THEN), False, False),
+            (State.STARTING, NeverRan("exec", 2, "/x", THEN), False, False),
+            (State.RUNNING, None, False, False),
+            (State.STOPPING, None, False, False),
+            (State.STOPPING, CANCELED, False, False),
+        ],
+    )
+    def test_each(self, state: State, record: Any, oom_killed: bool, expected: bool) -> None:
+        job = Job(id="a1", uid=1, gid=1, groups=(), spec=JobSpec(argv=("true",)), state=state, created=1)
+        assert cut_short(job, record, oom_killed=oom_killed) is expected

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from workerd.job import Job, JobSpec, Reason, Restart, RestartPolicy, State, Try
-from workerd.restarting import FIRST_WAIT, LONGEST_WAIT, TRIES_KEPT, again, wait_before_next
+from workerd.restarting import (
+    FIRST_WAIT,
+    LONGEST_WAIT,
+    TRIES_KEPT,
+    again,
+    anew,
+    attempt,
+    starts_anew,
+    wait_before_next,
+)
 
 SECOND = 1_000_000
 
@@ -89,3 +99,28 @@ class TestAgain:
         job = again(live, done, 500, 1_000, 2_000, output_end=30)
         assert len(job.tries) == TRIES_KEPT
         assert job.tries[0].finished == 1
+
+
+class TestAStartThatWasCutShort:
+    def starting(self, attempts: int) -> Job:
+        job = msgspec.structs.replace(ended(start_attempts=attempts - 1, address="10.0.0.2"), state=State.QUEUED)
+        return attempt(job, "boot")
+
+    def test_of_a_job_that_had_waited_is_begun_again_after_a_wait_that_grows(self) -> None:
+        waits = []
+        for attempts in (1, 2, 3, 20):
+            job = self.starting(attempts)
+            assert starts_anew(job)
+            waiting = anew(job, now=10**9, monotonic=10**6)
+            assert (waiting.state, waiting.address, waiting.start_attempts) == (State.QUEUED, None, attempts)
+            assert waiting.start_at is not None and waiting.start_mono is not None
+            assert waiting.start_at - 10**9 == waiting.start_mono - 10**6
+            waits.append(waiting.start_mono - 10**6)
+        assert waits == [FIRST_WAIT, 2 * FIRST_WAIT, 4 * FIRST_WAIT, LONGEST_WAIT]
+
+    def test_is_the_end_of_one_whose_caller_was_told(self) -> None:
+        assert not starts_anew(ended(start_attempts=0))
+
+    def test_counts_anew_with_each_try(self) -> None:
+        live = msgspec.structs.replace(self.starting(3), state=State.RUNNING)
+        assert again(live, ended(), 1, now=1, monotonic=1, output_end=0).start_attempts == 0

@@ -126,6 +126,6 @@ def _without(job: dict[str, Any]) -> list[str]:
         without.append("the supplementary groups of its user: add --group-add for each that the command needs")
     if spec["limits"]["memory"] is not None:
         without.append("podman's limit on memory kills one process of the command, not all of them together")
-    if job["start_at"] is not None and not job["restarts"]:
+    if job["start_at"] is not None and not (job["restarts"] or job["start_attempts"]):
         without.append("podman starts at once: use a systemd timer or at(1) (--at, --delay)")
     return without + scarce(job, "podman")

@@ -30,7 +30,7 @@ def translate(job: dict[str, Any]) -> Translation:
     words += [f"--gid={job['gid']}", f"--working-directory={spec['cwd']}", "--collect"]
     # exec: that the command could not be executed is told at once, as workerctl does
     words += ["--pty"] if spec["tty"] else ["--service-type=exec"]
-    if job["start_at"] is not None and not job["restarts"]:  # not that of a next try
+    if job["start_at"] is not None and not (job["restarts"] or job["start_attempts"]):  # not that of a next try
         words.append(f"--on-calendar={_calendar(job['start_at'])}")
     words += [f"--description={_labels(spec['labels'])}"] if spec["labels"] else []
     for one in properties:
