@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.host.daemon import ENV, Daemon
+from tests.host.daemon import ENV, Daemon, until
 from workerd.job import Job, JobSpec, Reason, State
 
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.2; done"
@@ -53,8 +53,8 @@ class TestNothingSurvives:
     def test_whatever_it_started(self, daemon: Daemon, script: str) -> None:
         job_id = daemon.run("sh", "-c", script)
         time.sleep(0.5)
+        until(lambda: len(processes(daemon, job_id)) >= 2)
         pids = processes(daemon, job_id)
-        assert len(pids) >= 2
         job = stop(daemon, job_id, grace=0.3)
         assert job.reason is Reason.STOPPED
         assert processes(daemon, job_id) == []

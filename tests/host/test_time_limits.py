@@ -50,9 +50,9 @@ class TestTimeout:
         assert b"its time was over (500ms)" in ran.stderr
 
     def test_paused_time_does_not_count(self, daemon: Daemon) -> None:
-        job_id = daemon.run("sh", "-c", "sleep 0.2; exit 7", timeout=2 * SECOND)
+        job_id = daemon.run("sh", "-c", "sleep 1; exit 7", timeout=3 * SECOND)
         call(daemon, "job.pause", job_id)
-        time.sleep(2.5)
+        time.sleep(3.2)
         call(daemon, "job.resume", job_id)
         assert daemon.wait(job_id).exit_code == 7
 
