@@ -16,16 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import logging
 import os
-import select
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
-from workerd import jobfiles, procfs, sandbox, startstatus
+from workerd import jobfiles, procfs, sandbox, startstatus, untold
 from workerd.errors import Exhausted, StartFailed, WorkerError
 from workerd.job import Job, Net
 from workerd.retrying import until_possible
@@ -34,8 +32,6 @@ from workerd.zygote import FIRST_FD, Zygote
 
 log = logging.getLogger("workerd")
 
-_WALL = 0x40000000
-"""__WALL of waitpid(2): PID 1 was cloned without an exit signal"""
 _PATIENCE, _AVOIDED = 10.0, 60.0
 """seconds that the zygote may take until it says anything of a plan; and, where it took longer
 (a mount of the host's that does not answer, say), that launches have first stages of their own"""
@@ -164,9 +160,8 @@ class Launcher:
         text = bytearray()
         with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status, contextlib.closing(Gate()) as gate:
             first_stage = self._begin(launch, status.write_end, gate.far_end, by_zygote=by_zygote)
-            watch = self._watch(launch, status.read_end, text) if first_stage is None else contextlib.nullcontext()
             try:
-                with watch:
+                with self._watch(first_stage, launch, status.read_end, text):
                     status.close_write_end()
                     gate.close_far_end()
                     refusal = await self._let_go(launch, status.read_end, gate, text)
@@ -180,7 +175,7 @@ class Launcher:
                     await _collect_first_stage(first_stage)
         pid, error = startstatus.parse(bytes(text), launch.job.id)
         if not pid:
-            await _collect_untold(launch)
+            await untold.collect(launch.cgroup_fd)
         if by_zygote and not text:
             raise refusal or _NotTaken
         pidfd = await _open_pidfd(pid)
@@ -229,9 +224,32 @@ class Launcher:
         return None
 
     @contextlib.contextmanager
-    def _watch(self, launch: Launch, status: int, text: bytearray) -> Iterator[None]:
-        """The zygote, which has just been handed a plan: it may not answer, or be killed."""
-        ended, when_ended = self._zygote.ended, functools.partial(_kill_untold, launch, status, text)
+    def _watch(self, first_stage: int | None, launch: Launch, status: int, text: bytearray) -> Iterator[None]:
+        """It has just been handed a plan, and may be killed before it tells of a PID 1."""
+        if first_stage is None:
+            with self._watch_zygote(launch, status, text):
+                yield
+            return
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # for want of descriptors or memory
+                pidfd = os.pidfd_open(first_stage)
+                stack.callback(os.close, pidfd)
+                self._loop.add_reader(pidfd, self._own_ended, pidfd, launch, status, text)
+                stack.callback(self._loop.remove_reader, pidfd)
+            yield
+
+    def _own_ended(self, pidfd: int, launch: Launch, status: int, text: bytearray) -> None:
+        self._loop.remove_reader(pidfd)
+        untold.kill(launch.cgroup_fd, status, text)
+
+    @contextlib.contextmanager
+    def _watch_zygote(self, launch: Launch, status: int, text: bytearray) -> Iterator[None]:
+        """Which may not answer, too."""
+        ended = self._zygote.ended
+
+        def when_ended(_: asyncio.Future[None]) -> None:
+            untold.kill(launch.cgroup_fd, status, text)
+
         ended.add_done_callback(when_ended)
         hurry = self._loop.call_later(_PATIENCE, self._hurry, status, text)
         try:
@@ -242,7 +260,7 @@ class Launcher:
 
     def _hurry(self, status: int, text: bytearray) -> None:
         """Of a plan that the zygote has had for long: have it started by somebody else."""
-        if not _has_said(status, text):
+        if not untold.has_said(status, text):
             log.error(
                 "worker-init's first stage does not answer (a mount of this machine's may not): it is killed, and "
                 "for a minute each job has one of its own"
@@ -348,33 +366,6 @@ def _read_now(fd: int, data: bytearray) -> bool:
     return not piece
 
 
-def _has_said(fd: int, data: bytearray) -> bool:
-    """Whether there is anything, be it the end; what is not read yet stays for who waits for it."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(data or poll.poll(0))
-
-
-def _kill_untold(launch: Launch, status: int, text: bytearray, _: asyncio.Future[None]) -> None:
-    """A PID 1 whose first stage did not live to tell of it waits for a word that cannot come.
-    With it the status ends, and another first stage has the plan."""
-    if not _has_said(status, text):
-        for pid in _untold(launch):
-            os.kill(pid, signal.SIGKILL)
-
-
-async def _collect_untold(launch: Launch) -> None:
-    """It has nothing left to do but to exit."""
-    for pid in _untold(launch):
-        await asyncio.to_thread(os.waitpid, pid, _WALL)
-
-
-def _untold(launch: Launch) -> list[int]:
-    """The PID 1 of a launch whose pid was not told, if there is one: no other child of ours
-    is in its cgroup before the command runs."""
-    return procfs.children_in(os.path.basename(procfs.path_of_fd(launch.cgroup_fd)))
-
-
 def _start_ticks(text: bytes) -> int | None:
     """Of the PID 1 that the status pipe told of: a child that is not reaped yet."""
     pid = startstatus.pid_of(text)
@@ -407,11 +398,11 @@ async def _open_pidfd(pid: int) -> int:
         return await until_possible(lambda: os.pidfd_open(pid), f"process {pid} cannot be watched", _TRIES)
     except OSError:
         os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(os.waitpid, pid, _WALL)
+        await asyncio.to_thread(os.waitpid, pid, procfs.WALL)
         raise
 
 
 def reap(pidfd: int) -> None:
     """Collect a dead PID 1 if it is our child; after a restart it is init's."""
     with contextlib.suppress(OSError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | _WALL)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | procfs.WALL)

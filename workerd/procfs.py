@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 
+WALL = 0x40000000
+"""__WALL of waitpid(2), for a PID 1: it is cloned without an exit signal"""
 _ROOM = 4096
 """bytes, for almost all of these files"""
 

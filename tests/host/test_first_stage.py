@@ -14,7 +14,7 @@ import pytest
 
 from tests.host.daemon import ENV, Daemon, state_of, until
 from tests.host.firststage import NAMESPACES, end, namespaces, stopped, wait_for, words, zygote
-from tests.host.tracing import CLONE3, killed_after
+from tests.host.tracing import CLONE3, killed_after, next_spawned_killed_after
 from workerd import protocol
 from workerd.errors import StartFailed
 from workerd.job import JobSpec, Net
@@ -119,6 +119,19 @@ def test_a_pid_1_that_it_did_not_live_to_tell_of_is_ended(own_daemon: Daemon) ->
     assert not Path(f"/proc/{cloned.result()}").exists()
     assert own_daemon.wait(own_daemon.run("true")).exit_code == 0
     assert own_daemon.process is not None
+    assert _zombies(own_daemon.process.pid) == []
+    until(lambda: not own_daemon.leftovers())
+
+
+def test_that_of_a_first_stage_of_its_own_is_ended_too(own_daemon: Daemon) -> None:
+    """Which its caller is told of: there is no other who would start it."""
+    own_daemon.wait(own_daemon.run("true"))
+    assert own_daemon.process is not None
+    with next_spawned_killed_after(own_daemon.process.pid, CLONE3) as cloned, pytest.raises(StartFailed) as failed:
+        own_daemon.run("true", net=Net.HOST)
+    assert "ended before it said anything" in str(failed.value)
+    assert not Path(f"/proc/{cloned.result()}").exists()
+    assert own_daemon.wait(own_daemon.run("true", net=Net.HOST)).exit_code == 0
     assert _zombies(own_daemon.process.pid) == []
     until(lambda: not own_daemon.leftovers())
 

@@ -9,15 +9,15 @@ import os
 import signal
 import struct
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 CLONE3 = 435
 OPENAT2 = 437
 MOUNT_SETATTR = 442
 _SYSCALL, _DETACH, _GETEVENTMSG, _SEIZE, _INTERRUPT, _GET_SYSCALL_INFO = 24, 17, 0x4201, 0x4206, 0x4207, 0x420E
-_TRACESYSGOOD, _TRACECLONE = 1, 8
-_EVENT_CLONE = 3
+_TRACESYSGOOD, _TRACEVFORK, _TRACECLONE = 1, 4, 8
+_EVENT_VFORK, _EVENT_CLONE = 2, 3
 _ENTRY, _EXIT = 1, 2
 _WALL = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,25 +37,45 @@ def seize(pid: int) -> None:
 @contextlib.contextmanager
 def next_child(pid: int) -> Iterator[Traced]:
     """Of what was seized, before its first instruction; both go their way at the end."""
+    child = _child_of(pid, _EVENT_CLONE)
+    try:
+        yield child
+    finally:
+        _ptrace(_DETACH, child.pid)
+
+
+def _child_of(pid: int, event: int) -> Traced:
+    """Of what was seized, and goes its way; before the child's first instruction."""
     _, status = os.waitpid(pid, _WALL)
-    assert status >> 8 == signal.SIGTRAP | _EVENT_CLONE << 8, f"no clone: {status:#x}"
+    assert status >> 8 == signal.SIGTRAP | event << 8, f"no child: {status:#x}"
     child = ctypes.c_ulong()
     _ptrace(_GETEVENTMSG, pid, 0, ctypes.addressof(child))
     _ptrace(_DETACH, pid)
     os.waitpid(child.value, _WALL)
-    try:
-        yield Traced(child.value)
-    finally:
-        _ptrace(_DETACH, child.value)
+    return Traced(child.value)
 
 
 @contextlib.contextmanager
 def killed_after(pid: int, number: int) -> Iterator[Future[int]]:
     """Within, it is killed when its next system call of that number is carried out, before it
     does anything else: what that gave."""
+    with _traced(_kill_after, pid, number) as result:
+        yield result
+
+
+@contextlib.contextmanager
+def next_spawned_killed_after(pid: int, number: int) -> Iterator[Future[int]]:
+    """The same of the next process that it spawns (vfork(2)), which first executes another program."""
+    with _traced(_kill_spawned_after, pid, number) as result:
+        yield result
+
+
+@contextlib.contextmanager
+def _traced(trace: Callable[[int, int, threading.Event], int], pid: int, number: int) -> Iterator[Future[int]]:
+    """`trace` sets the event when it watches."""
     traced = threading.Event()
     with ThreadPoolExecutor() as pool:  # one thread is the tracer, from the first call to the last
-        result = pool.submit(_kill_after, pid, number, traced)
+        result = pool.submit(trace, pid, number, traced)
         assert traced.wait(30) and not result.done()
         yield result
         result.result(30)
@@ -68,10 +88,21 @@ def _kill_after(pid: int, number: int, traced: threading.Event) -> int:
         os.waitpid(pid, _WALL)
     finally:
         traced.set()
-    process = Traced(pid)
+    return _kill(Traced(pid), number)
+
+
+def _kill_spawned_after(pid: int, number: int, traced: threading.Event) -> int:
+    try:
+        _ptrace(_SEIZE, pid, 0, _TRACEVFORK | _TRACESYSGOOD)
+    finally:
+        traced.set()
+    return _kill(_child_of(pid, _EVENT_VFORK), number)
+
+
+def _kill(process: Traced, number: int) -> int:
     process.after(number)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, _WALL)
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitpid(process.pid, _WALL)
     return process.result
 
 
