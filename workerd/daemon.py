@@ -114,9 +114,8 @@ async def serve(settings: Settings, loaded: config.Config) -> int:
         served.stop_accepting()
         if settings.stop_jobs_on_exit:
             await stopper.stop_everything()
-        await served.drain(DRAIN_SECONDS)
+        await asyncio.gather(served.drain(DRAIN_SECONDS), queue.close(DRAIN_SECONDS))
         watchdog.close()
-        queue.close()
         deadlines.close()
         history.close()
         executor.close()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import Iterator
 
 import msgspec
@@ -33,6 +34,9 @@ from workerd.walltimer import WallTimer
 
 log = logging.getLogger("workerd")
 
+AT_ONCE = 8
+"""starts of one user's jobs out of the queue that are under way together"""
+
 
 class Queue:
     def __init__(self, supervisor: Supervisor, tasks: asyncio.TaskGroup) -> None:
@@ -49,10 +53,14 @@ class Queue:
         self._times: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._wall: WallTimer | None = None
+        self._turns: defaultdict[int, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+        """uid → to start that user's jobs"""
+        self._starts: set[asyncio.Task[None]] = set()
         self._served: dict[int, int] = {}
         self._first: dict[int, tuple[str, str]] = {}
         """uid → the first of that user's ready jobs, and why it waits"""
         self._started = False
+        self._closed = False
         self._pass_due: asyncio.Handle | None = None
         self._registry.observers.append(self._changed)
         self._registry.waits_for = self.waits_for
@@ -65,13 +73,20 @@ class Queue:
         for live in self._registry:
             self._take_up(live)
 
-    def close(self) -> None:
+    async def close(self, seconds: float) -> None:
+        """Starts that are under way are gone through with, for so long. The others, and what
+        has not begun to start yet, are the next daemon's to begin."""
+        self._closed = True
         self._registry.observers.remove(self._changed)
         for handle in (self._timer, self._pass_due):
             if handle is not None:
                 handle.cancel()
         if self._wall is not None:
             self._wall.close()
+        if self._starts:
+            _, pending = await asyncio.wait(self._starts, timeout=seconds)
+            for task in pending:
+                task.cancel()
 
     def wake(self) -> None:
         """Look for room, soon: a job ended, or the policy is new."""
@@ -311,7 +326,16 @@ class Queue:
             if live is not None and live.job.state is State.QUEUED:
                 live.job = restarting.attempt(live.job, self._supervisor.boot_id)
                 self._note_start(live.job.uid)
-                self._tasks.create_task(self._supervisor.start_waiting(live))
+                task = self._tasks.create_task(self._start_in_turn(live))
+                self._starts.add(task)
+                task.add_done_callback(self._starts.discard)
+
+    async def _start_in_turn(self, live: Live) -> None:
+        """However many there is room for at once, whoever asks for a job meanwhile, or has
+        others in the queue, does not wait for all of them."""
+        async with self._turns[live.job.uid]:
+            if not (self._closed and live.job.state is State.STARTING):
+                await self._supervisor.start_waiting(live)
 
     def _plan(self, *more: schedule.Request) -> schedule.Plan:
         running = [self._request(live.job) for live in self._registry if live.job.live]

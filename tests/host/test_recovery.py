@@ -188,15 +188,19 @@ class TestCutShort:
         once = [State.QUEUED, State.STARTING]
         assert states == [*once, *once, State.RUNNING, State.FINISHED]
 
-    def test_of_many_that_begin_at_once_each_runs_once(self, own_daemon: Daemon) -> None:
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_of_many_that_begin_at_once_each_runs_once(self, own_daemon: Daemon, number: signal.Signals) -> None:
         daemon = own_daemon
+        assert daemon.process is not None
         first = daemon.run("sleep", "1000")
         with daemon.client() as client:
             ids = [client.run(["echo", "ran"], env=ENV, after=[first]).id for _ in range(60)]
             last = client.run(["true"], env=ENV, after=[After(job_id, Outcome.OK) for job_id in ids]).id
             client.stop(first)
-            until(lambda: len(list(daemon.cgroup.glob("jobs/uid-0/job-*"))) > 10)
-        daemon.restart()
+            until(lambda: len(list(daemon.cgroup.glob("jobs/uid-0/job-*"))) > 5)
+        daemon.process.send_signal(number)
+        daemon.process.wait(60)
+        daemon.start()
         assert daemon.wait(last).exit_code == 0
         assert {daemon.output(job_id) for job_id in ids} == {b"ran\n"}
 
