@@ -76,7 +76,7 @@ class TestClose:
             begun = time.monotonic()
             fds.close(ALICE, (slow,))
             fds.close(BOB, (write_end,))
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 20
             assert await asyncio.to_thread(os.read, read_end, 1) == b""
             await until_none(fds, ALICE)
             with pytest.raises(OSError):

@@ -211,9 +211,9 @@ class TestHostile:
         ],
     )
     def test_is_one_clear_error_and_quick(self, data: bytes, kind: str) -> None:
-        begun = time.perf_counter()
+        begun = time.process_time()
         assert outcome(data) == kind
-        assert time.perf_counter() - begun < 0.5
+        assert time.process_time() - begun < 0.5
 
     def test_of_a_key_given_twice_the_last_counts_everywhere(self) -> None:
         data = b'{"jsonrpc":"2.0","id":1,"method":"x","method":"job.status","params":{"id":"a","id":"b"},"id":2}'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -304,6 +303,7 @@ class TestPrune:
 
 
 LARGE = 100_000
+PAGE = LARGE // 5
 
 
 @pytest.fixture(scope="module")
@@ -325,33 +325,40 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 class TestLargeHistory:
-    """100,000 jobs: a page, a name, a prefix each within 50 ms, by their indexes."""
+    """100,000 jobs: a page, a name, a prefix by their indexes, what has to count them in one go.
+    Measured in the instructions of SQLite's virtual machine, of which a scan takes several a row
+    (`make bench` has the times)."""
 
     @pytest.mark.parametrize(
-        "ask",
+        ("ask", "most"),
         [
-            lambda store: store.list(1000),
-            lambda store: store.list(None),
-            lambda store: store.list(1000, (State.RUNNING, State.QUEUED)),
-            lambda store: store.list(None, (State.RUNNING,)),
-            lambda store: store.list(1000, (State.FINISHED,), 1000, "0000050000"),
-            lambda store: store.list(1002),
-            lambda store: store.find(1001, "n5"),
-            lambda store: store.find(None, "0000098765"),
-            lambda store: store.live(),
-            lambda store: store.finished_count(),
-            lambda store: store.prune_candidates(LARGE - 100, 10),
-            lambda store: store.prune_candidates(LARGE, 10),
+            (lambda store: store.list(1000), PAGE),
+            (lambda store: store.list(None), PAGE),
+            (lambda store: store.list(1000, (State.RUNNING, State.QUEUED)), PAGE),
+            (lambda store: store.list(None, (State.RUNNING,)), PAGE),
+            (lambda store: store.list(1000, (State.FINISHED,), 1000, "0000050000"), PAGE),
+            (lambda store: store.list(1002), PAGE),
+            (lambda store: store.find(1001, "n5"), PAGE),
+            (lambda store: store.find(None, "0000098765"), PAGE),
+            (lambda store: store.live(), PAGE),
+            (lambda store: store.finished_count(), 4 * LARGE),
+            (lambda store: store.prune_candidates(LARGE - 100, 10), 12 * LARGE),
+            (lambda store: store.prune_candidates(LARGE, 10), 4 * LARGE),
         ],
         ids=["own", "all", "own-live", "all-live", "middle", "none", "name", "id", "live", "count", "prune", "few"],
     )
-    def test_answers_within_50_ms(self, large: Store, ask: Callable[[Store], object]) -> None:
-        times = []
-        for _ in range(5):
-            begun = time.perf_counter()
-            ask(large)
-            times.append(time.perf_counter() - begun)
-        assert min(times) < 0.05
+    def test_what_an_answer_takes(self, large: Store, ask: Callable[[Store], object], most: int) -> None:
+        instructions = 0
+
+        def count() -> int:
+            nonlocal instructions
+            instructions += 100
+            return 0
+
+        large._db.set_progress_handler(count, 100)
+        ask(large)
+        large._db.set_progress_handler(None, 0)
+        assert instructions <= most
 
     def test_no_listing_sorts_or_reads_everything(self, large: Store) -> None:
         queries: list[str] = []
