@@ -50,14 +50,8 @@ def again(live: Job, ended: Job, wait: int, now: int, monotonic: int, output_end
         output_start=ended.tries[-1].output_end if ended.tries else 0,
         output_end=output_end,
     )
-    return _queued(
-        live,
-        restarts=live.restarts + 1,
-        tries=(*live.tries, this)[-TRIES_KEPT:],
-        start_at=now + wait,
-        start_mono=monotonic + wait,
-        start_attempts=0,
-    )
+    tries = (*live.tries, this)[-TRIES_KEPT:]
+    return _queued(live, wait, now, monotonic, restarts=live.restarts + 1, tries=tries, start_attempts=0)
 
 
 def attempt(waiting: Job, boot_id: str) -> Job:
@@ -73,15 +67,21 @@ def starts_anew(cut_short: Job) -> bool:
 
 def anew(cut_short: Job, now: int, monotonic: int) -> Job:
     """The job as it waits for that; microseconds."""
-    wait = _wait_after(cut_short.start_attempts - 1)
-    return _queued(cut_short, start_at=now + wait, start_mono=monotonic + wait)
+    return _queued(cut_short, _wait_after(cut_short.start_attempts - 1), now, monotonic)
 
 
-def _queued(live: Job, **fields: object) -> Job:
+def put_back(starting: Job, wait: int, now: int, monotonic: int) -> Job:
+    """The job whose start could not even be recorded: that attempt was none."""
+    return _queued(starting, wait, now, monotonic, start_attempts=starting.start_attempts - 1)
+
+
+def _queued(live: Job, wait: int, now: int, monotonic: int, **fields: object) -> Job:
     """With nothing of the run that it had."""
     return change(
         live,
         State.QUEUED,
+        start_at=now + wait,
+        start_mono=monotonic + wait,
         started=None,
         stop=None,
         signaled=None,

@@ -147,10 +147,7 @@ class Supervisor:
 
     def _wait_on(self, live: Live) -> None:
         if live.job.state is State.STARTING:
-            pause = _START_AGAIN
-            attempts = live.job.start_attempts - 1  # it was none
-            fields = {"start_at": now() + pause, "start_mono": monotonic() + pause, "start_attempts": attempts}
-            live.job = change(live.job, State.QUEUED, **fields)
+            live.job = restarting.put_back(live.job, _START_AGAIN, now(), monotonic())
             self.cleared(live)
 
     async def _prepared(self, live: Live) -> tuple[JobCgroup, jobfiles.RuntimeFiles] | None:

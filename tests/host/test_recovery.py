@@ -23,10 +23,9 @@ from workerd.errors import ConnectionFailed
 from workerd.job import After, Job, JobSpec, Outcome, Reason, State
 from workerd.jobfiles import JobFiles
 from workerd.launcher import Gate
+from workerd.procfs import WALL
 from workerd.sandbox import Descriptors, plan
 
-_WALL = 0x40000000
-"""of waitpid(2): PID 1 is cloned without an exit signal"""
 CLOCK = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
 
 
@@ -158,33 +157,19 @@ class TestCutShort:
 
     def test_a_job_that_waited_for_its_word_never_ran(self, own_daemon: Daemon) -> None:
         daemon = own_daemon
-        cgroup = waits_for_its_word(daemon)
-        daemon.start()
-        job_id = job_of(cgroup)
-        assert status(daemon, job_id).state is State.STARTING
-        (cgroup / "cgroup.freeze").write_text("0")
-        job = daemon.wait(job_id)
+        job, states = ended_with_the_next(daemon, waits_for_its_word(daemon))
         assert (job.reason, job.start_error and job.start_error.step, job.started) == (
             Reason.START_FAILED,
             "init",
             None,
         )
-        with daemon.client() as client:
-            states = [event.state for event in client.events("first", jobs=[job_id], follow=False) if event.state]
         assert states == [State.STARTING, State.FINISHED]
 
     def test_one_that_had_waited_for_its_start_is_started_again(self, own_daemon: Daemon) -> None:
         daemon = own_daemon
-        cgroup = waits_for_its_word_out_of_the_queue(daemon)
-        daemon.start()
-        job_id = job_of(cgroup)
-        assert status(daemon, job_id).state is State.STARTING
-        (cgroup / "cgroup.freeze").write_text("0")
-        job = daemon.wait(job_id)
+        job, states = ended_with_the_next(daemon, waits_for_its_word_out_of_the_queue(daemon))
         assert (job.exit_code, job.restarts, job.tries, job.start_attempts) == (0, 0, (), 2)
-        assert daemon.output(job_id) == b"ran\n"
-        with daemon.client() as client:
-            states = [event.state for event in client.events("first", jobs=[job_id], follow=False) if event.state]
+        assert daemon.output(job.id) == b"ran\n"
         once = [State.QUEUED, State.STARTING]
         assert states == [*once, *once, State.RUNNING, State.FINISHED]
 
@@ -254,8 +239,10 @@ def first_stage_stopped(daemon: Daemon) -> Iterator[None]:
     until(lambda: not daemon.leftovers())
     stage = zygote(daemon)
     os.kill(stage, signal.SIGSTOP)
-    yield
-    os.kill(stage, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(stage, signal.SIGCONT)
 
 
 def die_before_its_word(daemon: Daemon, cgroup: Path) -> None:
@@ -264,6 +251,18 @@ def die_before_its_word(daemon: Daemon, cgroup: Path) -> None:
     status(daemon, job_of(cgroup))
     (cgroup / "cgroup.freeze").write_text("1")
     daemon.kill()
+
+
+def ended_with_the_next(daemon: Daemon, cgroup: Path) -> tuple[Job, list[State]]:
+    """The job with that frozen cgroup, which the next daemon finds starting, as it ends once
+    it is thawed; the states that it had."""
+    daemon.start()
+    job_id = job_of(cgroup)
+    assert status(daemon, job_id).state is State.STARTING
+    (cgroup / "cgroup.freeze").write_text("0")
+    job = daemon.wait(job_id)
+    with daemon.client() as client:
+        return job, [event.state for event in client.events("first", jobs=[job_id], follow=False) if event.state]
 
 
 def job_of(cgroup: Path) -> str:
@@ -299,7 +298,7 @@ class TestFirstStage:
             gate.open(output)
         for fd in numbers:
             os.close(fd)
-        os.waitpid(-1, _WALL)  # cloned as a child of ours
+        os.waitpid(-1, WALL)  # cloned as a child of ours
         record = exitrecord.read(files.exit)
         assert isinstance(record, exitrecord.Ended), record
         assert record.exit_code == 3

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from workerd.procfs import WALL
+
 CLONE3 = 435
 OPENAT2 = 437
 MOUNT_SETATTR = 442
@@ -19,7 +21,6 @@ _SYSCALL, _DETACH, _GETEVENTMSG, _SEIZE, _INTERRUPT, _GET_SYSCALL_INFO = 24, 17,
 _TRACESYSGOOD, _TRACEVFORK, _TRACECLONE = 1, 4, 8
 _EVENT_VFORK, _EVENT_CLONE = 2, 3
 _ENTRY, _EXIT = 1, 2
-_WALL = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -46,12 +47,12 @@ def next_child(pid: int) -> Iterator[Traced]:
 
 def _child_of(pid: int, event: int) -> Traced:
     """Of what was seized, and goes its way; before the child's first instruction."""
-    _, status = os.waitpid(pid, _WALL)
+    _, status = os.waitpid(pid, WALL)
     assert status >> 8 == signal.SIGTRAP | event << 8, f"no child: {status:#x}"
     child = ctypes.c_ulong()
     _ptrace(_GETEVENTMSG, pid, 0, ctypes.addressof(child))
     _ptrace(_DETACH, pid)
-    os.waitpid(child.value, _WALL)
+    os.waitpid(child.value, WALL)
     return Traced(child.value)
 
 
@@ -85,7 +86,7 @@ def _kill_after(pid: int, number: int, traced: threading.Event) -> int:
     try:
         _ptrace(_SEIZE, pid, 0, _TRACESYSGOOD)
         _ptrace(_INTERRUPT, pid)
-        os.waitpid(pid, _WALL)
+        os.waitpid(pid, WALL)
     finally:
         traced.set()
     return _kill(Traced(pid), number)
@@ -102,7 +103,7 @@ def _kill_spawned_after(pid: int, number: int, traced: threading.Event) -> int:
 def _kill(process: Traced, number: int) -> int:
     process.after(number)
     os.kill(process.pid, signal.SIGKILL)
-    os.waitpid(process.pid, _WALL)
+    os.waitpid(process.pid, WALL)
     return process.result
 
 
@@ -129,7 +130,7 @@ class Traced:
         result, …)."""
         while True:
             _ptrace(_SYSCALL, self.pid)
-            _, status = os.waitpid(self.pid, _WALL)
+            _, status = os.waitpid(self.pid, WALL)
             assert os.WIFSTOPPED(status), f"it ended: {status:#x}"
             if os.WSTOPSIG(status) == signal.SIGTRAP | 0x80:
                 info = ctypes.create_string_buffer(88)  # struct ptrace_syscall_info

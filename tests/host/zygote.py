@@ -18,9 +18,9 @@ from pathlib import Path
 
 from tests.host import faultlib, steps
 from workerd import __main__ as program
+from workerd.procfs import WALL
 
 _PR_SET_CHILD_SUBREAPER = 36
-_WALL = 0x40000000
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
 
 def _reap() -> None:
     try:
-        while os.waitpid(-1, os.WNOHANG | _WALL)[0]:
+        while os.waitpid(-1, os.WNOHANG | WALL)[0]:
             pass
     except ChildProcessError:
         pass

@@ -15,6 +15,7 @@ from workerd.restarting import (
     again,
     anew,
     attempt,
+    put_back,
     starts_anew,
     wait_before_next,
 )
@@ -124,3 +125,8 @@ class TestAStartThatWasCutShort:
     def test_counts_anew_with_each_try(self) -> None:
         live = msgspec.structs.replace(self.starting(3), state=State.RUNNING)
         assert again(live, ended(), 1, now=1, monotonic=1, output_end=0).start_attempts == 0
+
+    def test_that_could_not_be_recorded_is_no_attempt(self) -> None:
+        waiting = put_back(self.starting(3), 5, now=100, monotonic=10)
+        assert (waiting.state, waiting.start_at, waiting.start_mono) == (State.QUEUED, 105, 15)
+        assert waiting.start_attempts == 2

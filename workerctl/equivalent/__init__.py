@@ -38,6 +38,12 @@ def translate(job: dict[str, Any], program: str) -> Translation:
     raise UsageError(f"--as {program}: choose {' or '.join(PROGRAMS)}")
 
 
+def start_time(job: dict[str, Any]) -> int | None:
+    """That was asked for, in microseconds since the epoch; not that of a next try."""
+    again = job["restarts"] or job["start_attempts"]
+    return None if again else job["start_at"]
+
+
 def scarce(job: dict[str, Any], program: str) -> list[str]:
     """What neither program has."""
     spec = job["spec"]

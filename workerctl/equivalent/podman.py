@@ -7,7 +7,7 @@ OCI runtime's conversion (crun(1), "cgroup v2"), which is turned round here.
 from __future__ import annotations
 
 from workerctl.commandline import size
-from workerctl.equivalent import Translation, scarce, seconds, whole
+from workerctl.equivalent import Translation, scarce, seconds, start_time, whole
 from workerctl.signals import name as signal_name
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -126,6 +126,6 @@ def _without(job: dict[str, Any]) -> list[str]:
         without.append("the supplementary groups of its user: add --group-add for each that the command needs")
     if spec["limits"]["memory"] is not None:
         without.append("podman's limit on memory kills one process of the command, not all of them together")
-    if job["start_at"] is not None and not (job["restarts"] or job["start_attempts"]):
+    if start_time(job) is not None:
         without.append("podman starts at once: use a systemd timer or at(1) (--at, --delay)")
     return without + scarce(job, "podman")

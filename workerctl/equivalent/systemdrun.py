@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 from workerctl.commandline import size
-from workerctl.equivalent import Translation, scarce, seconds, whole
+from workerctl.equivalent import Translation, scarce, seconds, start_time, whole
 from workerctl.signals import name as signal_name
 
 TYPE_CHECKING = False  # as typing has it, without its 9 ms
@@ -30,8 +30,8 @@ def translate(job: dict[str, Any]) -> Translation:
     words += [f"--gid={job['gid']}", f"--working-directory={spec['cwd']}", "--collect"]
     # exec: that the command could not be executed is told at once, as workerctl does
     words += ["--pty"] if spec["tty"] else ["--service-type=exec"]
-    if job["start_at"] is not None and not (job["restarts"] or job["start_attempts"]):  # not that of a next try
-        words.append(f"--on-calendar={_calendar(job['start_at'])}")
+    if (start := start_time(job)) is not None:
+        words.append(f"--on-calendar={_calendar(start)}")
     words += [f"--description={_labels(spec['labels'])}"] if spec["labels"] else []
     for one in properties:
         words += ["-p", one]
