@@ -124,7 +124,8 @@ class Registry:
         """called with each job as it was just recorded, in order; must not block"""
 
     def __iter__(self) -> Iterator[Live]:
-        return iter(tuple(self._live.values()))
+        """Those that there are when the first one is asked for."""
+        yield from tuple(self._live.values())
 
     def count(self, *, queued: bool) -> int:
         """How many wait, or else how many are live."""

@@ -26,7 +26,7 @@ from tests.host.tracing import MOUNT_SETATTR, OPENAT2, next_child, seize
 from workerd.job import Net
 
 FIRST_KEPT = 20
-"""the number of the first of three descriptors that the first stage keeps all the time"""
+"""the number of the first of four descriptors that the first stage keeps all the time"""
 SET_ATTRIBUTES = """
 import ctypes, sys
 attributes = (ctypes.c_uint64 * 4)(8)  # MOUNT_ATTR_NOEXEC
@@ -276,7 +276,7 @@ def test_below_a_jobs_root_is_nothing(host: Host) -> None:
     """Not even for a job that may do what none may without its being asked for."""
     job, text = host.shell(f"python3 -c '{BOTTOM}'", cap_add=("SYS_ADMIN", "SYS_CHROOT"), seccomp=False)
     assert job.exit_code == 0, text
-    lines = ["/ ['empty', 'host'] ['nothing']", "/empty [] []", "/host [] []"]
+    lines = ["/ ['empty', 'host', 'sys'] ['nothing']", "/empty [] []", "/host [] []", "/sys [] []"]
     assert sorted(text.splitlines()) == lines
 
 
@@ -291,7 +291,7 @@ def test_what_is_mounted_later_does_not_come_into_a_running_job(host: Host) -> N
 def test_where_it_cannot_be_made_each_job_prepares_its_own(host: Host) -> None:
     pid = host.settled()
     _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (FIRST_KEPT + 3, most))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (FIRST_KEPT + 4, most))
     host.disk()
     second = host.directory("second")
     host.inside("mount", "-t", "proc", "proc", second)

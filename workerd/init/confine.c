@@ -124,8 +124,16 @@ static void set_streams(const struct plan *plan, int out, int err) {
         fail("close_range", "");
 }
 
+static bool keyring_is_empty; /* the session's, and nothing can have come into it */
+
+/* A fresh one; kernels may do without. */
+void join_keyring(void) { keyring_is_empty = syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL) >= 0; }
+
 static void become(const struct plan *plan) {
-    syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL); /* absent in some kernels */
+    /* Else the first stage's does: of that which stays it is all jobs', which the filter keeps from
+     * any key. For each keyring that goes the kernel looks at every key that there is. */
+    if (!plan->seccomp || !keyring_is_empty)
+        join_keyring();
     bound_capabilities(plan->capabilities);
     if (syscall(SYS_setgroups, plan->ngroups, plan->groups) < 0 ||
         syscall(SYS_setresgid, plan->gid, plan->gid, plan->gid) < 0)

@@ -166,11 +166,12 @@ const char *hostmounts_withhold_in_copy(void); /* in a copy of where that was do
 void hostmounts_hide(const struct plan *plan);
 void hostmounts_withhold_places(const char *const places[]);
 
-/* template.c. False where we cannot be in the host's mount namespace again. */
+/* template.c. False where we cannot be in the host's mount namespace again, or in our network namespace. */
 #define KEPT_FD 20 /* what the first stage keeps lies from here on */
 #define STUB_HOST "host" /* by these names, from the working directory that PID 1 begins with */
 #define STUB_EMPTY "empty"
 #define STUB_NOTHING "nothing"
+#define STUB_SYS "sys"
 void template_open(void);
 bool template_make(void);
 bool template_leave(void);
@@ -181,6 +182,11 @@ int template_changes(void); /* -1, or to be polled for what calls for template_l
 void template_take(void);      /* in PID 1, first of all */
 bool template_was_stale(void); /* whether what was taken since is to be taken again */
 
+/* sharedsys.c. All as far as it can be had, but for the way back. */
+void sharedsys_open(void);  /* leaves our network namespace */
+bool sharedsys_place(void); /* on the stub; false where we cannot be in our network namespace again */
+int sharedsys_take(const struct plan *plan); /* in PID 1, on the stub: that one, or the job's own */
+
 /* view.c */
 void view_collect(struct plan *plan);
 void view_build(struct plan *plan);
@@ -189,7 +195,7 @@ void view_attach(int tree, const char *path, const char *step);
 void view_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes);
 
 /* stock.c */
-enum stock_item { STOCK_DEVICES, STOCK_TERMINALS, STOCK_QUEUES, STOCK_SYS, STOCK_RUN };
+enum stock_item { STOCK_DEVICES, STOCK_TERMINALS, STOCK_QUEUES, STOCK_RUN };
 void stock_fill(void);  /* as much of it as can be had */
 void stock_clear(void); /* once they are another's, or of namespaces that we have left */
 int stock_take(enum stock_item item, const char *step); /* in PID 1, whose it is */
@@ -213,6 +219,7 @@ void network_place_files(struct plan *plan);
 /* confine.c */
 void as_caller(const struct plan *plan);
 void as_root(void);
+void join_keyring(void);
 void bound_for_both(const struct plan *plan);
 void drop_to_reaper(void);
 _Noreturn void exec_command(const struct plan *plan, int out, int err);

@@ -1,6 +1,6 @@
 /* File systems of the next job's that have nothing to do with its plan: the first stage that
- * stays makes them in the pause in which it makes the network and IPC namespaces that some of
- * them are of. They are mounted nowhere yet, so that their descriptors are all there is to
+ * stays makes them in the pause in which it makes the network and IPC namespaces, which one of
+ * them is of. They are mounted nowhere yet, so that their descriptors are all there is to
  * them, and PID 1, which inherits those, attaches them in its own mount namespace. What is not
  * in stock it makes by itself. No two jobs get the same.
  */
@@ -12,7 +12,6 @@
 #include "init.h"
 
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
-#define SEALED (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
 static int make_terminals(const char **what) {
     const char *const options[][2] = {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {NULL, NULL}};
@@ -21,9 +20,6 @@ static int make_terminals(const char **what) {
 
 /* Of the IPC namespace that we are in. */
 static int make_queues(const char **what) { return fs_make("mqueue", NULL, QUIET | MOUNT_ATTR_NOEXEC, what); }
-
-/* Of the network namespace that we are in. */
-static int make_sys(const char **what) { return fs_make("sysfs", NULL, SEALED, what); }
 
 static int make_run(const char **what) {
     const char *const options[][2] = {{"mode", "755"}, {"size", "67108864"}, {"nr_inodes", "65536"}, {NULL, NULL}};
@@ -35,7 +31,7 @@ static struct {
     int fd;
 } stock[] = {
     [STOCK_DEVICES] = {devices_make, -1}, [STOCK_TERMINALS] = {make_terminals, -1}, [STOCK_QUEUES] = {make_queues, -1},
-    [STOCK_SYS] = {make_sys, -1},         [STOCK_RUN] = {make_run, -1},
+    [STOCK_RUN] = {make_run, -1},
 };
 
 #define COUNT (sizeof stock / sizeof *stock)

@@ -1,8 +1,8 @@
 /* The mount namespace that a job's own is a copy of.
  *
  * It has the host's mounts, of which what no job may see is withheld (hostmounts.c), below a
- * stub: a sealed tmpfs with an empty directory, an empty file, and the place where the
- * host's tree is mounted. Our root is there, so that paths and links mean what they mean on
+ * stub: a sealed tmpfs with an empty directory, an empty file, and the places where the
+ * host's tree and the jobs' common sysfs (sharedsys.c) are mounted. Our root is there, so that paths and links mean what they mean on
  * the host, and our working directory is the stub's root; both are carried over into a copy,
  * descriptors are not (they stay the original's). To leave the host behind, PID 1 takes the
  * host's tree from the stub and mounts its own upon that (view.c): it is then the namespace's
@@ -60,11 +60,11 @@ static bool has_changed(int list) {
 
 /* Detached; -1 and errno. */
 static int make_stub(void) {
-    const char *const options[][2] = {{"mode", "555"}, {"nr_inodes", "4"}, {NULL, NULL}};
+    const char *const options[][2] = {{"mode", "555"}, {"nr_inodes", "5"}, {NULL, NULL}};
     const char *what;
     int stub = fs_make("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, &what);
     if (stub >= 0 && mkdirat(stub, STUB_HOST, 0555) == 0 && mkdirat(stub, STUB_EMPTY, 0555) == 0 &&
-        mknodat(stub, STUB_NOTHING, S_IFREG | 0444, 0) == 0 && tree_seal(stub))
+        mkdirat(stub, STUB_SYS, 0555) == 0 && mknodat(stub, STUB_NOTHING, S_IFREG | 0444, 0) == 0 && tree_seal(stub))
         return stub;
     int kept = errno;
     close_fd_of(&stub);
@@ -115,7 +115,7 @@ bool template_make(void) {
         return template_leave();
     template.inside = true;
     template.made = build(MS_SLAVE, hostmounts_withhold_for_copies) == NULL;
-    return template.made || template_leave();
+    return template.made ? sharedsys_place() : template_leave();
 }
 
 bool template_is_made(void) { return template.made; }

@@ -349,10 +349,9 @@ static void build_run(void) {
     note_own(run);
 }
 
-static void build_kernel_views(void) {
+static void build_kernel_views(int sys) {
     cleanup_fd int proc = fs_new("proc", NULL, QUIET | MOUNT_ATTR_NOEXEC, "proc");
     view_attach(proc, "/proc", "proc");
-    cleanup_fd int sys = stock_take(STOCK_SYS, "sys");
     view_attach(sys, "/sys", "sys");
     cleanup_fd int cgroup = fs_new("cgroup2", NULL, SEALED, "cgroup");
     view_attach(cgroup, "/sys/fs/cgroup", "cgroup");
@@ -372,9 +371,10 @@ void view_build(struct plan *plan) {
     cleanup_fd int empty_fd = open(STUB_EMPTY, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (empty_fd < 0)
         fail("mask", STUB_EMPTY);
+    cleanup_fd int sys = sharedsys_take(plan);
     enter_root();
     detach_replaced();
-    build_kernel_views();
+    build_kernel_views(sys);
     build_run();
     view_tmpfs("/tmp", "1777", plan->tmp_size, "262144", QUIET);
     view_tmpfs("/var/tmp", "1777", plan->tmp_size, "262144", QUIET);

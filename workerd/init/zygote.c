@@ -181,6 +181,8 @@ int zygote(char *word) {
     if (fcntl(SOCKET_FD, F_GETFD) < 0 || !protect_from_oom())
         return 125;
     template_open();
+    sharedsys_open();
+    join_keyring();
     for (int failures = 0; failures < 100;) {
         bool fresh;
         if (!await(&fresh))

@@ -1,0 +1,115 @@
+"""What jobs share, since one for each would cost more the more jobs there are: a sysfs
+(workerd/init/sharedsys.c) and a keyring. Neither leads from one job to another, or to the host."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host.daemon import Daemon, until
+from tests.host.firststage import zygotes
+from tests.host.mounthost import Host
+from workerd.job import Net
+
+PYTHON = "/usr/bin/python3"
+KEYCTL, GET_ID, JOIN, SESSION = 250, 0, 1, -3
+SYSFS = "stat -c %d /sys; ls /sys/class/net; ip -br link | cut -d' ' -f1"
+OWN = f"import ctypes; print(ctypes.CDLL(None).syscall({KEYCTL}, {GET_ID}, {SESSION}, 0))"
+
+
+def sysfs(host: Daemon, script: str = SYSFS, **spec: object) -> list[str]:
+    """Its device, and the interfaces that it shows and that there are."""
+    return host.shell(script, **spec)[1].split()
+
+
+def process(host: Daemon, job: str) -> Path:
+    """In /proc, the job's PID 1."""
+    with host.client() as client:
+        return Path(f"/proc/{client.status(job).pid}")
+
+
+def device(host: Daemon, job: str) -> str:
+    return str((process(host, job) / "root/sys").stat().st_dev)
+
+
+class TestSysfs:
+    def test_jobs_without_a_network_have_the_same(self, host: Host) -> None:
+        host.settled()
+        job = host.run("sleep", "1000")
+        assert sysfs(host) == [device(host, job), "lo", "lo"]
+        host.disk()  # and the host's mounts are copied anew
+        assert sysfs(host) == [device(host, job), "lo", "lo"]
+
+    def test_it_is_of_no_jobs_network_namespace(self, host: Host) -> None:
+        """Else what that one makes would show in the others."""
+        host.settled()
+        rename = "ip link set lo down; ip link set lo name renamed; "
+        assert sysfs(host, rename + SYSFS, cap_add=("NET_ADMIN",))[1:] == ["renamed", "renamed"]
+        host.settled()
+        assert sysfs(host)[1:] == ["lo", "lo"]
+
+    def test_loopback_is_up_in_it(self, host: Host) -> None:
+        host.settled()
+        assert sysfs(host, "cat /sys/class/net/lo/flags /sys/class/net/lo/ifindex") == ["0x9", "1"]
+
+    def test_nobody_else_has_it(self, host: Host) -> None:
+        host.settled()
+        shared = device(host, host.run("sleep", "1000"))
+        for spec in ({"net": Net.HOST}, {"cap_add": ("NET_ADMIN",)}, {"cap_add": ("SYS_ADMIN",)}):
+            assert sysfs(host, **spec)[0] != shared
+
+    def test_pid_1_keeps_nothing_of_it_open(self, host: Host) -> None:
+        host.settled()
+        held = [os.readlink(fd) for fd in process(host, host.run("sleep", "1000")).glob("fd/*")]
+        assert held
+        assert [name for name in held if name.startswith(("net:", "/sys"))] == []
+
+
+class Keyed(Daemon):
+    """With a session keyring of a name of its own."""
+
+    def command(self) -> list[str]:
+        script = f"import ctypes, os, sys; ctypes.CDLL(None).syscall({KEYCTL}, {JOIN}, {self.name!r}); "
+        return [sys.executable, "-c", script + "os.execv(sys.argv[1], sys.argv[1:])", *super().command()]
+
+    @property
+    def name(self) -> bytes:
+        return f"worker-test-{self.base.name}".encode()
+
+    def uses(self) -> int:
+        """By how many that is used, as /proc/keys has it (proc_keys(5))."""
+        (line,) = [line for line in Path("/proc/keys").read_text().splitlines() if self.name.decode() in line]
+        return int(line.split()[2])
+
+
+@pytest.fixture
+def keyed() -> Iterator[Keyed]:
+    if not Path("/proc/keys").exists():
+        pytest.skip("this kernel has no keys")
+    daemon = Keyed()
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.close()
+
+
+class TestKeyring:
+    @pytest.mark.parametrize(("net", "of_its_own"), [(Net.NONE, 0), (Net.HOST, 1)])
+    def test_no_job_has_the_daemons(self, keyed: Keyed, net: Net, of_its_own: int) -> None:
+        """Nor its PID 1. Who was executed by a process that had it holds it once, by its program's open file:
+        the first stage that stays, and that of a job on the host's network."""
+        until(lambda: zygotes(keyed) != [])
+        before = keyed.uses()
+        for _ in range(8):
+            keyed.run("sleep", "1000", net=net)
+        until(lambda: keyed.uses() <= before + 8 * of_its_own)
+
+    def test_without_the_filter_each_has_its_own(self, keyed: Keyed) -> None:
+        ids = [int(keyed.output(keyed.wait(keyed.run(PYTHON, "-c", OWN, seccomp=False)).id)) for _ in range(3)]
+        assert len(set(ids)) == 3
+        assert min(ids) > 0
