@@ -74,7 +74,7 @@ class Connection:
         self._searched = 0
         """bytes of it that are known to have no newline after `_taken`, or are before it"""
         self._line_end = -1
-        """where the next request's newline is, once it is found"""
+        """where the next request's newline is; -1 where none has come, and once it is closed"""
         self._fds: deque[int] = deque()
         self._outbox = Outbox(server.loop, sock, account, self._relieved, self.close)
         self._tasks: dict[asyncio.Task[None], bool] = {}
@@ -164,11 +164,13 @@ class Connection:
         self.account.fds += len(fds)
         self._received += data
         self._hold(len(data))
+        if self._line_end < 0:
+            self._search()
         if len(self._fds) > _QUEUED_FDS or self._unclaimed() > gate.MAX_FDS:
             self.refuse(InvalidParams("too many file descriptors that no request claims", field="fds"))
         elif not data:
             self._end_of_input()
-        elif self._newline() >= 0:
+        elif self._line_end >= 0:
             self._server.enqueue(self)
             if self.has_request:  # else `take` has seen to it
                 self._update_reading()
@@ -228,33 +230,32 @@ class Connection:
     @property
     def has_request(self) -> bool:
         """Whether there is one to `take`."""
-        return not self._closed and self._newline() >= 0
+        return self._line_end >= 0
 
-    def _newline(self) -> int:
-        if self._line_end < 0 and self._searched < len(self._received):
-            self._line_end = self._received.find(b"\n", self._searched)
-            self._searched = self._line_end if self._line_end >= 0 else len(self._received)
-        return self._line_end
+    def _search(self) -> None:
+        """For the next newline, where bytes have come or gone."""
+        self._line_end = self._received.find(b"\n", self._searched)
+        self._searched = self._line_end if self._line_end >= 0 else len(self._received)
 
     def take(self) -> int:
         """Begin the next request that is there; its size, or 0 where there is none any more.
         What is answered at once leaves with `send_answers`."""
-        newline = -1 if self._closed else self._newline()
+        newline = self._line_end
         if newline < 0:
             return 0
         self._outbox.gather()
         line = bytes(self._received[self._taken : newline])
         self._taken = self._searched = newline + 1
-        self._line_end = -1
         if self._taken == len(self._received) or self._taken > READ_SIZE:
             self._hold(-self._taken)
             del self._received[: self._taken]
             self._searched = self._taken = 0
+        self._search()
         if len(line) >= protocol.MAX_REQUEST:
             self._too_large()
         else:
             self._take_line(line)
-        if not self._closed and self._newline() < 0:
+        if self._line_end < 0 and not self._closed:
             self._partial_is_new()
         return len(line) + 1
 
@@ -307,26 +308,27 @@ class Connection:
             if self.account.pending >= gate.MAX_PENDING:
                 raise Exhausted(f"you have {gate.MAX_PENDING} requests under way already: wait for some answers")
             params = protocol.decode_params(request)
-            fds = self._claim(getattr(params, "fds", 0))
+            count = getattr(params, "fds", 0)
+            fds = self._claim(count) if count else ()
         except WorkerError as error:
             self._discard(self._claim(min(len(self._fds), protocol.claimed_fds(request))))
             self.answer(None if notification else protocol.encode_error(request_id, error), (), batch)
             return
-        call = Call(self.peer, params, fds)
-        line = self._at_once(request.method, call, request_id)
+        line = None if fds else self._at_once(request.method, params, request_id)
         if line is None:
+            call = Call(self.peer, params, fds)
             self._start(request.method, call, request_id, notification, batch, len(data))
         else:
             self.answer(None if notification else line, (), batch)
 
-    def _at_once(self, method: str, call: Call, request_id: protocol.RequestId) -> bytes | None:
+    def _at_once(self, method: str, params: protocol.Params, request_id: protocol.RequestId) -> bytes | None:
         """The answer that needs nobody to be waited for, and so no task; None where it does."""
         handler = self._server.quick.get(method)
-        if handler is None or call.fds:
+        if handler is None:
             return None
         try:
-            result = handler(call)
-            return None if result is None else protocol.encode_result(request_id, result)
+            result = handler(self.peer, params)
+            return None if result is None else protocol.encode_answer(request_id, result)
         except Exception:
             return _internal_error(method, request_id)
 
@@ -348,8 +350,6 @@ class Connection:
     def _claim(self, count: int) -> tuple[int, ...]:
         if count > len(self._fds):
             raise InvalidParams(f"{count} file descriptors were announced, {len(self._fds)} came", field="fds")
-        if count == 0:
-            return ()
         self.account.fds -= count
         return tuple(self._fds.popleft() for _ in range(count))
 
@@ -398,11 +398,14 @@ class Connection:
         if self._closed:
             fdpass.close_all(fds)
             return
-        self._outbox.put(line, fds)
+        if self._outbox.put(line, fds):
+            self._see_to_crowd()
+
+    def _see_to_crowd(self) -> None:
         if self._outbox.full:
             log.warning("uid %d does not read its answers: hanging up", self.peer.uid)
             self.close()
-        elif self._outbox.crowded:
+        else:
             self._update_reading()
 
     def _relieved(self) -> None:

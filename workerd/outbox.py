@@ -60,16 +60,20 @@ class Outbox:
         """So much waits that the client is hopeless."""
         return self._bytes > _MAX_BYTES or self._account.unsent > gate.MAX_UNSENT
 
-    def put(self, line: bytes, fds: tuple[int, ...]) -> None:
+    def put(self, line: bytes, fds: tuple[int, ...]) -> bool:
+        """Whether so much waits now that it is `crowded`, or `full`."""
         self._queue.append((line, fds))
-        self._count(len(line), len(fds))
-        if self._blocked or (self._gathering and self._bytes <= _TOGETHER):
-            return
+        size = len(line)
+        self._bytes += size
+        self._account.unsent += size
+        self._fds += len(fds)
         if self._gathering:
-            self._flush()
-        elif self._turn is None:
+            if not self._blocked and self._bytes > _TOGETHER:
+                self._flush()
+        elif not self._blocked and self._turn is None:
             self._turn = self._loop.call_soon(self._end_turn)
             self._flush()
+        return self._bytes > _CROWDED_BYTES or self._fds > _CROWDED_FDS or self._account.unsent > gate.MAX_UNSENT
 
     def gather(self) -> None:
         """Answers wait from now on for `send`, or until they are enough for one call."""
@@ -141,6 +145,8 @@ class Outbox:
         view, fds = self._queue[0]
         if fds or len(self._queue) == 1:
             return view, fds, 1
+        if self._fds == 0 and self._bytes <= _TOGETHER:
+            return b"".join([line for line, _ in self._queue]), (), len(self._queue)
         size = 0
         lines: list[bytes | memoryview] = []
         for line, riders in self._queue:

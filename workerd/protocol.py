@@ -8,7 +8,7 @@ in its params or result says how many are its own, in order.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -357,7 +357,7 @@ RequestId = int | str | None
 class Request(Struct, frozen=True, forbid_unknown_fields=True):
     """A request; a notification where `id` is unset."""
 
-    jsonrpc: Annotated[str, Meta(pattern=r"\A2\.0\Z")]
+    jsonrpc: Literal["2.0"]
     method: str
     params: Raw = Raw(b"{}")
     id: int | str | None | UnsetType = UNSET
@@ -458,13 +458,18 @@ def encode(message: Struct | list[Any] | dict[str, Any]) -> bytes:
     return _encoder.encode(message) + b"\n"
 
 
-def encoded(result: Struct) -> Raw:
-    """A result, for any number of answers."""
-    return Raw(_encoder.encode(result))
+def encoded(result: Struct) -> bytes:
+    """A result, for any number of answers: what comes after the id in them (`encode_answer`)."""
+    return b',"jsonrpc":"2.0","result":' + _encoder.encode(result) + b"}\n"
 
 
-def encode_result(request_id: RequestId, result: Struct | Raw) -> bytes:
-    return encode(Response(id=request_id, result=result if isinstance(result, Raw) else encoded(result)))
+def encode_answer(request_id: RequestId, result: bytes) -> bytes:
+    """A Response, as a line."""
+    return b'{"id":' + _encoder.encode(request_id) + result
+
+
+def encode_result(request_id: RequestId, result: Struct) -> bytes:
+    return encode_answer(request_id, encoded(result))
 
 
 def encode_error(request_id: RequestId, error: errors.WorkerError) -> bytes:

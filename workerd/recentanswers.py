@@ -10,8 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from msgspec import Raw
-
 from workerd.job import Job
 
 LASTS_NS = 1_000_000
@@ -22,12 +20,12 @@ _MOST, _MOST_BYTES = 256, 16 << 10
 class RecentAnswers:
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock = clock
-        self._answers: dict[str, tuple[Job, Raw]] = {}
+        self._answers: dict[str, tuple[Job, bytes]] = {}
         """id → the job as it was recorded, and the answer"""
         self._since = 0
         """when the first of them was asked for"""
 
-    def get(self, job: Job) -> Raw | None:
+    def get(self, job: Job) -> bytes | None:
         """The answer of less than LASTS_NS ago, where the job has not changed since."""
         now = self._clock()
         if now - self._since >= LASTS_NS:
@@ -36,7 +34,7 @@ class RecentAnswers:
         before, answer = self._answers.get(job.id, (None, None))
         return answer if before is job else None
 
-    def keep(self, job: Job, answer: Raw) -> None:
+    def keep(self, job: Job, answer: bytes) -> None:
         """What is said of it, after `get` gave nothing."""
-        if len(self._answers) < _MOST and memoryview(answer).nbytes <= _MOST_BYTES:
+        if len(self._answers) < _MOST and len(answer) <= _MOST_BYTES:
             self._answers[job.id] = (job, answer)

@@ -327,8 +327,8 @@ class Registry:
         """As `find`, with what a live job has used so far."""
         return self._with_usage(await self.find(peer, ref))
 
-    def status_at_hand(self, peer: Peer, ref: str) -> msgspec.Raw | None:
-        """As `status`, encoded, of a live job by its full id; None of any other. What it has
+    def status_at_hand(self, peer: Peer, ref: str) -> bytes | None:
+        """As `status`, `protocol.encoded`, of a live job by its full id; None of any other. What it has
         used and written may be a millisecond old (workerd.recentanswers)."""
         live = self._live.get(ref)
         if live is None or not may_see(peer, live.job.uid, self.config.policy):

@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from workerd import __version__, output, protocol
 from workerd.admission import output_of_a_job, totals_of
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
     """sent with the answer, then closed"""
 
 
-class Call(NamedTuple):
+class Call(Struct, frozen=True):
     """One request, decoded. `fds` are the descriptors it claims, checked
     (workerd.passedfds); they stay the server's."""
 
@@ -43,8 +43,8 @@ class Call(NamedTuple):
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
-QuickHandler = Callable[[Call], Raw | None]
-"""the result, encoded, where it is at hand; None: ask the Handler"""
+QuickHandler = Callable[[Peer, Any], bytes | None]
+"""from the parameters: the result, `protocol.encoded`, where it is at hand; None: ask the Handler"""
 
 
 class Service:
@@ -87,8 +87,8 @@ class Service:
         job = await self._queue.rerun(call.peer, call.params.id)
         return Answer(protocol.RunResult(job.id, job.state, job.warnings, job.waits_for))
 
-    def _status_at_hand(self, call: Call) -> Raw | None:
-        return self._registry.status_at_hand(call.peer, call.params.id)
+    def _status_at_hand(self, peer: Peer, params: protocol.JobParams) -> bytes | None:
+        return self._registry.status_at_hand(peer, params.id)
 
     async def _status(self, call: Call) -> Answer:
         return Answer(await self._registry.status(call.peer, call.params.id))

@@ -9,7 +9,7 @@ from workerd.job import Job, JobSpec, State
 from workerd.recentanswers import LASTS_NS, RecentAnswers
 
 JOB = Job(id="a", uid=0, gid=0, groups=(), spec=JobSpec(argv=("true",)), state=State.RUNNING, created=1)
-ANSWER = msgspec.Raw(b"{}")
+ANSWER = b"{}"
 
 
 class Clock:
@@ -53,7 +53,7 @@ def test_each_job_has_its_own(answers: RecentAnswers) -> None:
 
 def test_few_are_kept_and_no_large_ones(answers: RecentAnswers) -> None:
     answers.get(JOB)
-    answers.keep(JOB, msgspec.Raw(b'"%s"' % (b"x" * (16 << 10))))
+    answers.keep(JOB, b"x" * 16_385)
     assert answers.get(JOB) is None
     for number in range(1000):
         answers.keep(msgspec.structs.replace(JOB, id=str(number)), ANSWER)
