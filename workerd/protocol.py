@@ -394,6 +394,8 @@ _request_decoder = msgspec.json.Decoder(Request)
 _fds_decoder = msgspec.json.Decoder(FdCount)
 _batch_decoder = msgspec.json.Decoder(list[Raw])
 _params_decoders = {name: msgspec.json.Decoder(method.params) for name, method in METHODS.items()}
+_QUOTED = 400
+"""characters at each end of a decoder's message that are told"""
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -420,7 +422,7 @@ def decode_request(data: bytes | Raw) -> Request:
     try:
         return _request_decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise errors.InvalidRequest(f"not a JSON-RPC 2.0 request: {error}") from error
+        raise errors.InvalidRequest(f"not a JSON-RPC 2.0 request: {_short(error)}") from error
     except _DECODE_ERRORS as error:
         raise errors.ParseError(f"not JSON: {error}") from error
 
@@ -441,7 +443,13 @@ def decode_params(request: Request) -> Params:
     try:
         return decoder.decode(request.params)
     except _DECODE_ERRORS as error:
-        raise errors.InvalidParams(str(error)) from error
+        raise errors.InvalidParams(_short(error)) from error
+
+
+def _short(error: Exception) -> str:
+    """What it says, which may quote all that a caller sent."""
+    text = str(error)
+    return text if len(text) <= 2 * _QUOTED else f"{text[:_QUOTED]} … {text[-_QUOTED:]}"
 
 
 def claimed_fds(request: Request) -> int:

@@ -25,6 +25,7 @@ DENIED = """
 """.split()
 AF_ALG, AF_VSOCK = 38, 40
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+F_SETLEASE, F_SETDELEG = 1024, 1040
 CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers here are x86_64's")
@@ -74,6 +75,12 @@ class TestDenied:
     @pytest.mark.parametrize("family", [AF_ALG, AF_VSOCK, AF_ALG | 1 << 32, AF_VSOCK | 5 << 33])
     def test_no_socket_of_those_families(self, attacker: Attacker, family: int) -> None:
         _, text = attacker.run(str(attacker.probe), "call", "41", str(family), "5")
+        assert text == f"E{errno.EPERM}\n"
+
+    @pytest.mark.parametrize("command", [F_SETLEASE, F_SETDELEG, F_SETLEASE | 1 << 32])
+    def test_no_lease(self, attacker: Attacker, command: int) -> None:
+        """Who opens a file of which root has one waits, up to 45 seconds (lease-break-time)."""
+        _, text = attacker.run(str(attacker.probe), "call", "72", "0", str(command), "0")
         assert text == f"E{errno.EPERM}\n"
 
     @pytest.mark.parametrize("high", [0, 1 << 32, 0xFFFFFFFF << 32])

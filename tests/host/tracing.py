@@ -15,8 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from workerd.procfs import WALL
 
 CLONE3 = 435
+SETNS = 308
 OPENAT2 = 437
 MOUNT_SETATTR = 442
+_POKEUSER, _ORIG_RAX = 6, 15 * 8
+"""and where x86_64 has the number of a system call in what that changes"""
 _SYSCALL, _DETACH, _GETEVENTMSG, _SEIZE, _INTERRUPT, _GET_SYSCALL_INFO = 24, 17, 0x4201, 0x4206, 0x4207, 0x420E
 _TRACESYSGOOD, _TRACEVFORK, _TRACECLONE = 1, 4, 8
 _EVENT_VFORK, _EVENT_CLONE = 2, 3
@@ -72,6 +75,22 @@ def next_spawned_killed_after(pid: int, number: int) -> Iterator[Future[int]]:
 
 
 @contextlib.contextmanager
+def failing(pid: int, number: int, count: int) -> Iterator[None]:
+    """Within, the count-th of its system calls of that number does not take place (ENOSYS). On x86_64."""
+
+    def fail(pid: int, number: int, traced: threading.Event) -> int:
+        process = _attached(pid, traced)
+        for _ in range(count - 1):
+            process.after(number)
+        process.skip(number)
+        _ptrace(_DETACH, pid)
+        return process.result
+
+    with _traced(fail, pid, number):
+        yield
+
+
+@contextlib.contextmanager
 def _traced(trace: Callable[[int, int, threading.Event], int], pid: int, number: int) -> Iterator[Future[int]]:
     """`trace` sets the event when it watches."""
     traced = threading.Event()
@@ -83,13 +102,17 @@ def _traced(trace: Callable[[int, int, threading.Event], int], pid: int, number:
 
 
 def _kill_after(pid: int, number: int, traced: threading.Event) -> int:
+    return _kill(_attached(pid, traced), number)
+
+
+def _attached(pid: int, traced: threading.Event) -> Traced:
     try:
         _ptrace(_SEIZE, pid, 0, _TRACESYSGOOD)
         _ptrace(_INTERRUPT, pid)
         os.waitpid(pid, WALL)
     finally:
         traced.set()
-    return _kill(Traced(pid), number)
+    return Traced(pid)
 
 
 def _kill_spawned_after(pid: int, number: int, traced: threading.Event) -> int:
@@ -124,6 +147,12 @@ class Traced:
             if number == call and (paths is None or path in paths):
                 self.result = self._stop(_EXIT)[0]
                 return path
+
+    def skip(self, call: int) -> None:
+        """Goes on until it is about to make that system call, which then does not take place."""
+        while self._stop(_ENTRY)[0] != call:
+            pass
+        _ptrace(_POKEUSER, self.pid, _ORIG_RAX, -1)
 
     def _stop(self, kind: int) -> tuple[int, ...]:
         """(number of the system call, its arguments) of the next one of that kind, or (its

@@ -215,6 +215,14 @@ class TestHostile:
         assert outcome(data) == kind
         assert time.process_time() - begun < 0.5
 
+    def test_is_not_told_back_in_full(self) -> None:
+        long = b"x" * 100_000
+        spec = b'{"spec":{"argv":["x"],"net":"%s"}}' % long
+        for data in (b'{"jsonrpc":"%s","method":"x","id":1}' % long, line("job.run", spec)):
+            with pytest.raises(errors.WorkerError) as caught:
+                decode_params(decode_request(data))
+            assert len(caught.value.message) < 1000
+
     def test_of_a_key_given_twice_the_last_counts_everywhere(self) -> None:
         data = b'{"jsonrpc":"2.0","id":1,"method":"x","method":"job.status","params":{"id":"a","id":"b"},"id":2}'
         request = decode_request(data)

@@ -34,6 +34,12 @@
 #ifndef AF_VSOCK
 #define AF_VSOCK 40
 #endif
+#ifndef F_SETLEASE
+#define F_SETLEASE 1024
+#endif
+#ifndef F_SETDELEG
+#define F_SETDELEG 1040 /* Linux 6.19 */
+#endif
 #ifndef AF_ALG
 #define AF_ALG 38
 #endif
@@ -61,6 +67,9 @@ static const struct sock_filter FILTER[] = {
      * for all others it keeps) */
     UNLESS(BPF_JEQ, __NR_ioctl, 5), LOAD_LOW(1),
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TIOCSTI, 1, 0), UNLESS(BPF_JEQ, 0x541c /* TIOCLINUX */, 1), REFUSE(EPERM),
+    RETURN(SECCOMP_RET_ALLOW),
+    UNLESS(BPF_JEQ, __NR_fcntl, 5), LOAD_LOW(1), /* root's leases, of files that are everybody's too, hold up all others */
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETLEASE, 1, 0), UNLESS(BPF_JEQ, F_SETDELEG, 1), REFUSE(EPERM),
     RETURN(SECCOMP_RET_ALLOW),
     UNLESS(BPF_JEQ, __NR_clone, 4), LOAD_LOW(0),
     BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NEW_NAMESPACES, 0, 1), REFUSE(EPERM), RETURN(SECCOMP_RET_ALLOW),

@@ -128,7 +128,11 @@ bool template_renew(void) {
         template.witness = list_of_host(); /* before the question that it is to cover */
         if (template.made && template.witness >= 0 && !has_changed(template.changes))
             return true;
-        if (tries == MAX_TRIES || !template_make() || !template.made)
+        if (tries == MAX_TRIES)
+            break;
+        if (!template_make())
+            return false;
+        if (!template.made)
             break;
     }
     return template_leave();
