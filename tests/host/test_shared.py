@@ -122,6 +122,7 @@ def keyed() -> Iterator[Keyed]:
         daemon.close()
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of keyctl is x86_64's")
 class TestKeyring:
     @pytest.mark.parametrize(("net", "of_its_own"), [(Net.NONE, 0), (Net.HOST, 1)])
     def test_no_job_has_the_daemons(self, keyed: Keyed, net: Net, of_its_own: int) -> None:

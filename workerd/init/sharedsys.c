@@ -1,13 +1,14 @@
 /* One sysfs for all jobs that have no network.
  *
- * Of a network namespace a sysfs shows the interfaces: there such a job has loopback alone. Who
- * could make others, or change a mounted file system, has his own sysfs; who is not under the
- * filter too (leases of its files would hold up others), and who shares no other tree with
- * anybody. For a new one the kernel looks at each that is mounted, under a lock that all mounts want (sget_fc,
- * fs/super.c): 2 ms of a launch among 5,000 jobs. So the first stage that stays mounts one, of a
- * network namespace that is no job's, on the stub (template.c), and PID 1 moves what its copy of
- * the mounts has of that to the job's /sys. It keeps that namespace as well: a sysfs alone does
- * not, and would show no loopback once the first stage has left.
+ * Of a network namespace a sysfs shows the interfaces: there such a job has loopback alone. Those
+ * have their own that could make others, or change a mounted file system; that are not under the
+ * filter (leases of its files would hold up the rest); and that have a root tree of their own, for
+ * they share no other files. For a new one the kernel looks at each that is mounted, under a lock
+ * that all mounts want (sget_fc, fs/super.c): 2 ms of a launch among 5,000 jobs.
+ *
+ * So the first stage that stays mounts one, of a network namespace that is no job's, on the stub
+ * (template.c), and PID 1 moves what its copy of the mounts has of that to the job's /sys. It keeps
+ * that namespace as well: a sysfs does not, and would show no loopback once the first stage has left.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

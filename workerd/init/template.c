@@ -2,11 +2,11 @@
  *
  * It has the host's mounts, of which what no job may see is withheld (hostmounts.c), below a
  * stub: a sealed tmpfs with an empty directory, an empty file, and the places where the
- * host's tree and the jobs' common sysfs (sharedsys.c) are mounted. Our root is there, so that paths and links mean what they mean on
- * the host, and our working directory is the stub's root; both are carried over into a copy,
- * descriptors are not (they stay the original's). To leave the host behind, PID 1 takes the
- * host's tree from the stub and mounts its own upon that (view.c): it is then the namespace's
- * root, where setns(2) arrives, and what lies beneath is empty. pivot_root(2) would look at
+ * host's tree and the jobs' common sysfs (sharedsys.c) are mounted. Our root is the host's tree,
+ * so that paths and links mean what they mean there, and our working directory is the stub's root;
+ * both are carried over into a copy, descriptors are not (they stay the original's). To leave the
+ * host behind, PID 1 takes its tree from the stub and mounts its own upon that (view.c): it is then
+ * the namespace's root, where setns(2) arrives, and what lies beneath is empty. pivot_root(2) would look at
  * the root and the working directory of every process of the machine, for each job.
  *
  * The first stage that stays makes it ahead and lives in it, until the host's mounts change. What it keeps of the host's
