@@ -11,7 +11,11 @@ from workerd import fdpass, gate
 from workerd.outbox import Outbox
 
 
-def with_outbox(use: Callable[[Outbox, socket.socket], None], after: Callable[[socket.socket], None]) -> None:
+def with_outbox(
+    use: Callable[[Outbox, socket.socket], None],
+    after: Callable[[socket.socket], None] = lambda peer: None,
+    account: gate.Account | None = None,
+) -> None:
     """`use` within one turn of the loop, `after` once that is over."""
 
     async def both() -> None:
@@ -19,7 +23,7 @@ def with_outbox(use: Callable[[Outbox, socket.socket], None], after: Callable[[s
         with ours, theirs:
             ours.setblocking(False)
             theirs.setblocking(False)
-            outbox = Outbox(asyncio.get_running_loop(), ours, gate.Account(0), lambda: None, lambda: None)
+            outbox = Outbox(asyncio.get_running_loop(), ours, account or gate.Account(0), lambda: None, lambda: None)
             use(outbox, theirs)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -58,7 +62,7 @@ class TestTurn:
             outbox.close()
             assert received(peer) == [b"1\n", b"2\n"]
 
-        with_outbox(use, lambda peer: None)
+        with_outbox(use)
 
     def test_what_is_gathered_leaves_together(self) -> None:
         def use(outbox: Outbox, peer: socket.socket) -> None:
@@ -71,7 +75,7 @@ class TestTurn:
             outbox.put(b"3\n", ())
             assert received(peer) == [b"3\n"]
 
-        with_outbox(use, lambda peer: None)
+        with_outbox(use)
 
     def test_more_than_one_call_takes_is_not_gathered(self) -> None:
         def use(outbox: Outbox, peer: socket.socket) -> None:
@@ -84,7 +88,7 @@ class TestTurn:
             outbox.send()
             assert received(peer) == [b"2\n"]
 
-        with_outbox(use, lambda peer: None)
+        with_outbox(use)
 
     def test_what_is_gathered_is_not_lost_by_hanging_up(self) -> None:
         def use(outbox: Outbox, peer: socket.socket) -> None:
@@ -94,7 +98,7 @@ class TestTurn:
             assert received(peer) == [b"1\n"]
             outbox.send()
 
-        with_outbox(use, lambda peer: None)
+        with_outbox(use)
 
     def test_descriptors_ride_on_their_own_answer(self) -> None:
         fd = os.open("/dev/null", os.O_RDONLY)
@@ -111,3 +115,33 @@ class TestTurn:
             assert peer.recv(100) == b"4\n"
 
         with_outbox(use, after)
+
+
+class TestCrowd:
+    def test_few_answers_are_none(self) -> None:
+        def use(outbox: Outbox, peer: socket.socket) -> None:
+            outbox.gather()
+            assert not outbox.put(b"1\n", ())
+            assert not outbox.crowded and not outbox.full
+
+        with_outbox(use)
+
+    def test_what_one_client_leaves_unread(self) -> None:
+        def use(outbox: Outbox, peer: socket.socket) -> None:
+            told = [outbox.put(b"x" * (32 << 10), ()) for _ in range(40)]
+            assert not told[0]
+            assert told[-1]
+            assert outbox.crowded and not outbox.full
+
+        with_outbox(use)
+
+    def test_what_all_clients_of_a_user_leave_unread(self) -> None:
+        account = gate.Account(0)
+
+        def use(outbox: Outbox, peer: socket.socket) -> None:
+            account.unsent = gate.MAX_UNSENT
+            outbox.gather()
+            assert outbox.put(b"1\n", ())
+            assert outbox.full and not outbox.crowded
+
+        with_outbox(use, account=account)
