@@ -150,7 +150,9 @@ class Launcher:
         """Raises StartFailed (or its kinds) with the step that failed, Exhausted, OSError,
         and what `launch.connect` and `launch.output` raise."""
         # What a client passed stays out of the zygote: a file of FUSE may hold up whoever closes it.
-        if launch.job.spec.net is not Net.HOST and launch.stdin is None and self._avoided_until <= self._loop.time():
+        spec = launch.job.spec
+        is_usual = spec.net is not Net.HOST and launch.stdin is None and not spec.cap_add
+        if is_usual and self._avoided_until <= self._loop.time():
             with contextlib.suppress(_NotTaken):
                 return await self._start(launch, by_zygote=True)
         return await self._start(launch, by_zygote=False)

@@ -19,7 +19,7 @@ from workerd import protocol
 from workerd.errors import StartFailed
 from workerd.job import JobSpec, Net
 
-KEPT = {str(number) for number in range(20, 32)}
+KEPT = {str(number) for number in range(20, 36)}
 """the numbers of what it keeps: of the host's mount namespace, and for the next job"""
 SECRET = "correct-horse-battery-staple"
 

@@ -50,21 +50,38 @@ static void set_capabilities(uint64_t permitted) {
         fail("capabilities", "capset");
 }
 
-/* Each drop makes new credentials, a look at the set does not. */
-static void bound_capabilities(uint64_t kept) {
+static uint64_t bounding_set = UINT64_MAX; /* what may be in it */
+
+/* Each drop makes new credentials, a look at the set does not. False and errno where one stays. */
+static bool drop_from_bounding_set(uint64_t kept) {
     for (unsigned long cap = 0; cap < 64; cap++) {
-        if (kept >> cap & 1)
+        if ((kept | ~bounding_set) >> cap & 1)
             continue;
         int held = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
         if (held < 0 && cap > LAST_CAPABILITY)
-            return;
+            return true;
         if (held != 0 && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
-            fail("capabilities", "bounding set");
+            return false;
     }
+    return true;
+}
+
+static void bound_capabilities(uint64_t kept) {
+    if (!drop_from_bounding_set(kept))
+        fail("capabilities", "bounding set");
+}
+
+/* Once for all jobs: the set says what an exec may give, so it is of no use to us. */
+void bound_for_all(void) {
+    if (drop_from_bounding_set(USUAL_CAPABILITIES))
+        bounding_set = USUAL_CAPABILITIES;
 }
 
 /* Before the command is forked, for both: what neither needs goes once. */
-void bound_for_both(const struct plan *plan) { bound_capabilities(plan->capabilities | 1ull << CAP_KILL); }
+void bound_for_both(const struct plan *plan) {
+    bound_capabilities(plan->capabilities | 1ull << CAP_KILL);
+    bounding_set &= plan->capabilities | 1ull << CAP_KILL;
+}
 
 void drop_to_reaper(void) {
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
@@ -160,13 +177,7 @@ static void enter_cwd(const struct plan *plan) {
         fail_errno("chdir", ENOENT, plan->cwd);
 }
 
-/* Raw, since libc keeps the first real-time signals to itself, and whoever started the
- * daemon may have left those ignored too. */
-static void default_signals(void) {
-    static const char default_action[64]; /* struct kernel_sigaction: SIG_DFL, no flags */
-    for (int signal_number = 1; signal_number < 65; signal_number++)
-        if (signal_number != SIGKILL && signal_number != SIGSTOP)
-            syscall(SYS_rt_sigaction, signal_number, default_action, NULL, 8);
+static void unblock_signals(void) {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -183,7 +194,7 @@ _Noreturn void exec_command(const struct plan *plan, int out, int err) {
     become(plan);
     umask(plan->umask);
     enter_cwd(plan);
-    default_signals();
+    unblock_signals();
     if (plan->seccomp)
         seccomp_install();
     execvp(plan->argv[0], plan->argv);

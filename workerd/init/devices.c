@@ -10,8 +10,6 @@
 
 #include "init.h"
 
-#define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
-
 static const struct {
     const char *name;
     unsigned int major_number, minor_number;
@@ -57,9 +55,9 @@ static void attach(enum stock_item item, const char *path) {
     view_attach(tree, path, "dev");
 }
 
-void devices_build(const struct plan *plan) {
+void devices_build(void) {
     attach(STOCK_DEVICES, "/dev");
     attach(STOCK_TERMINALS, "/dev/pts");
     attach(STOCK_QUEUES, "/dev/mqueue");
-    view_tmpfs("/dev/shm", "1777", plan->tmp_size, "262144", QUIET | MOUNT_ATTR_NOEXEC);
+    view_tmpfs(STOCK_SHM, "/dev/shm");
 }

@@ -28,6 +28,7 @@
 #pragma once
 
 #include <limits.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -37,6 +38,10 @@
 #define MAX_MOUNTS 320
 #define MAX_GROUPS 65536
 #define MAX_FILES 4
+/* Of the commands' that the first stage that stays starts: workerd/sandbox.py has them by name. */
+#define USUAL_CAPABILITIES                                                                                                    \
+    (1ull << CAP_CHOWN | 1ull << CAP_DAC_OVERRIDE | 1ull << CAP_FOWNER | 1ull << CAP_FSETID | 1ull << CAP_KILL |              \
+     1ull << CAP_NET_BIND_SERVICE | 1ull << CAP_SETGID | 1ull << CAP_SETUID)
 #define cleanup_fd __attribute__((cleanup(close_fd_of)))
 
 enum mount_kind { MOUNT_RW, MOUNT_RO, MOUNT_BIND, MOUNT_BIND_RO, MOUNT_TMPFS, MOUNT_HIDE };
@@ -121,7 +126,8 @@ void report_exit(int code, int status, const struct exit_times *times, uint64_t 
 void close_fd_of(int *fd); /* and it is -1 then */
 uint64_t clock_ns(clockid_t clock);
 
-/* mounts.c: all fail() with the step given. */
+/* mounts.c: those with a step fail() with it. */
+int tree_copy(int dirfd, const char *path, unsigned int flags); /* -1 and errno */
 int tree_clone(int dirfd, const char *path, unsigned int flags, const char *step);
 void tree_set(int fd, uint64_t set, uint64_t clear, bool recursive, const char *step, const char *detail);
 bool tree_withhold(int fd);
@@ -185,27 +191,30 @@ bool template_was_stale(void); /* whether what was taken since is to be taken ag
 /* sharedsys.c. All as far as it can be had, but for the way back. */
 void sharedsys_open(void);  /* leaves our network namespace */
 bool sharedsys_place(void); /* on the stub; false where we cannot be in our network namespace again */
-int sharedsys_take(const struct plan *plan); /* in PID 1, on the stub: that one, or the job's own */
+int sharedsys_take(const struct plan *plan, bool *is_new); /* in PID 1, on the stub: that one, or the job's own */
+
+/* stock.c */
+enum stock_item { STOCK_DEVICES, STOCK_TERMINALS, STOCK_QUEUES, STOCK_RUN, STOCK_TMP, STOCK_VAR_TMP, STOCK_SHM };
+void stock_fill(void);  /* as much of it as can be had */
+void stock_clear(void); /* once they are another's, or of namespaces that we have left */
+void stock_fit(const struct plan *plan); /* what is not as this one wants it is dropped */
+int stock_take(enum stock_item item, const char *step); /* in PID 1, whose it is */
+int tmpfs_make(uint64_t size, uint64_t attributes, const char **what); /* as /tmp, detached; -1 and errno */
 
 /* view.c */
 void view_collect(struct plan *plan);
 void view_build(struct plan *plan);
 int view_open(const char *path); /* O_PATH, in the new root, no links followed; -1 and errno */
 void view_attach(int tree, const char *path, const char *step);
-void view_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes);
-
-/* stock.c */
-enum stock_item { STOCK_DEVICES, STOCK_TERMINALS, STOCK_QUEUES, STOCK_RUN };
-void stock_fill(void);  /* as much of it as can be had */
-void stock_clear(void); /* once they are another's, or of namespaces that we have left */
-int stock_take(enum stock_item item, const char *step); /* in PID 1, whose it is */
+void view_tmpfs(enum stock_item item, const char *path);
 
 /* devices.c */
 int devices_make(const char **what); /* a /dev, detached; -1 and errno */
-void devices_build(const struct plan *plan);
+void devices_build(void);
 
 /* masks.c */
-void masks_apply(int empty_fd);
+void masks_apply_to_proc(int proc, int empty_fd);
+bool masks_apply_to_sys(int sys, bool is_new, int empty_fd); /* false and errno where something is left uncovered */
 
 /* go.c: returns once the command may run */
 void go_wait(struct plan *plan);
@@ -220,6 +229,7 @@ void network_place_files(struct plan *plan);
 void as_caller(const struct plan *plan);
 void as_root(void);
 void join_keyring(void);
+void bound_for_all(void);
 void bound_for_both(const struct plan *plan);
 void drop_to_reaper(void);
 _Noreturn void exec_command(const struct plan *plan, int out, int err);

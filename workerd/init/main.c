@@ -18,10 +18,17 @@
 #define WORKER_VERSION "unknown"
 #endif
 
+/* All blocked, none ignored: so they stay, but for the command, which takes them again. Raw,
+ * since libc keeps the first real-time signals to itself, and whoever started the daemon may have
+ * left those ignored too. */
 void block_signals(void) {
+    static const char default_action[64]; /* struct kernel_sigaction: SIG_DFL, no flags */
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
+    for (int signal_number = 1; signal_number < 65; signal_number++)
+        if (signal_number != SIGKILL && signal_number != SIGSTOP)
+            syscall(SYS_rt_sigaction, signal_number, default_action, NULL, 8);
 }
 
 /* Without CAP_SYS_RESOURCE (in a container, say) PID 1 dies with its job when memory
@@ -34,6 +41,7 @@ bool protect_from_oom(void) {
 /* The copy of us that returns 0 is PID 1 of the job, a child of the daemon's, and was
  * born in the job's cgroup. */
 pid_t clone_init(const struct plan *plan, uint64_t fresh) {
+    stock_fit(plan);
     struct clone_args args = {.flags = CLONE_PARENT | CLONE_NEWPID | CLONE_NEWNS | fresh};
     if (plan->cgroup_fd >= 0) {
         args.flags |= CLONE_INTO_CGROUP;

@@ -15,8 +15,12 @@
 #define AT_RECURSIVE 0x8000
 #endif
 
+int tree_copy(int dirfd, const char *path, unsigned int flags) {
+    return (int)syscall(SYS_open_tree, dirfd, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
+}
+
 int tree_clone(int dirfd, const char *path, unsigned int flags, const char *step) {
-    int tree = (int)syscall(SYS_open_tree, dirfd, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
+    int tree = tree_copy(dirfd, path, flags);
     if (tree < 0)
         fail(step, path);
     return tree;

@@ -7,7 +7,7 @@
  * that all mounts want (sget_fc, fs/super.c): 2 ms of a launch among 5,000 jobs.
  *
  * So the first stage that stays mounts one, of a network namespace that is no job's, on the stub
- * (template.c), and PID 1 moves what its copy of the mounts has of that to the job's /sys. It keeps
+ * (template.c), covers what of it no job may see (of each CPU something), and PID 1 moves what its copy of the mounts has of that to the job's /sys. It keeps
  * that namespace as well: a sysfs does not, and would show no loopback once the first stage has left.
  */
 #define _GNU_SOURCE
@@ -25,7 +25,7 @@
 static const uint64_t changes_it = 1ull << CAP_NET_ADMIN | 1ull << CAP_SYS_ADMIN;
 
 static int network = -1; /* the namespace */
-static bool placed;
+static bool placed; /* with what of it no job may see covered */
 
 static int own_network(void) { return open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC); }
 
@@ -41,7 +41,10 @@ bool sharedsys_place(void) {
         return true;
     const char *what;
     cleanup_fd int sys = fs_make("sysfs", NULL, SEALED, &what);
-    placed = sys >= 0 && tree_move(sys, place);
+    cleanup_fd int empty = open(STUB_EMPTY, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    placed = sys >= 0 && empty >= 0 && tree_move(sys, place) && masks_apply_to_sys(sys, true, empty);
+    if (!placed)
+        umount2(STUB_SYS, MNT_DETACH | UMOUNT_NOFOLLOW);
     return setns(own, CLONE_NEWNET) == 0;
 }
 
@@ -49,9 +52,10 @@ static bool shares(const struct plan *plan) {
     return plan->net == NET_NONE && plan->rootfs == NULL && plan->seccomp && (plan->capabilities & changes_it) == 0;
 }
 
-int sharedsys_take(const struct plan *plan) {
+int sharedsys_take(const struct plan *plan, bool *is_new) {
     bool is_there = placed && template_is_made();
-    if (is_there && shares(plan)) {
+    *is_new = !is_there || !shares(plan);
+    if (!*is_new) {
         int sys = open(STUB_SYS, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (sys < 0)
             fail("sys", STUB_SYS);

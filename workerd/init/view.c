@@ -328,29 +328,16 @@ static int private_place(const char *path) {
     return target;
 }
 
-void view_tmpfs(const char *path, const char *mode, uint64_t size, const char *inodes, uint64_t attributes) {
-    char bytes[24];
-    snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)size);
+void view_tmpfs(enum stock_item item, const char *path) {
+    cleanup_fd int tree = stock_take(item, "tmpfs");
     cleanup_fd int target = private_place(path);
     if (target < 0)
         return;
-    cleanup_fd int fd = fs_new("tmpfs", (const char *const[][2]){{"mode", mode}, {"size", bytes}, {"nr_inodes", inodes}, {NULL, NULL}},
-                               attributes, "tmpfs");
-    tree_attach(fd, target, "tmpfs", path);
-    note_own(fd);
+    tree_attach(tree, target, "tmpfs", path);
+    note_own(tree);
 }
 
-static void build_run(void) {
-    cleanup_fd int run = stock_take(STOCK_RUN, "tmpfs");
-    cleanup_fd int target = private_place("/run");
-    if (target < 0)
-        return;
-    tree_attach(run, target, "tmpfs", "/run");
-    note_own(run);
-}
-
-static void build_kernel_views(int sys) {
-    cleanup_fd int proc = fs_new("proc", NULL, QUIET | MOUNT_ATTR_NOEXEC, "proc");
+static void build_kernel_views(int proc, int sys) {
     view_attach(proc, "/proc", "proc");
     view_attach(sys, "/sys", "sys");
     cleanup_fd int cgroup = fs_new("cgroup2", NULL, SEALED, "cgroup");
@@ -358,10 +345,10 @@ static void build_kernel_views(int sys) {
 }
 
 static void build_own_tmpfs(const struct plan *plan, const struct mount_op *op) {
-    char bytes[24];
-    snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)(op->size > 0 ? op->size : plan->tmp_size));
-    const char *const options[][2] = {{"mode", "1777"}, {"size", bytes}, {"nr_inodes", "262144"}, {NULL, NULL}};
-    int fd = fs_new("tmpfs", options, QUIET, "tmpfs");
+    const char *what;
+    int fd = tmpfs_make(op->size > 0 ? op->size : plan->tmp_size, QUIET, &what);
+    if (fd < 0)
+        fail("tmpfs", what);
     note_own(fd);
     place(plan, op, fd, "target");
 }
@@ -371,14 +358,17 @@ void view_build(struct plan *plan) {
     cleanup_fd int empty_fd = open(STUB_EMPTY, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (empty_fd < 0)
         fail("mask", STUB_EMPTY);
-    cleanup_fd int sys = sharedsys_take(plan);
+    bool is_new;
+    cleanup_fd int sys = sharedsys_take(plan, &is_new), proc = fs_new("proc", NULL, QUIET | MOUNT_ATTR_NOEXEC, "proc");
     enter_root();
     detach_replaced();
-    build_kernel_views(sys);
-    build_run();
-    view_tmpfs("/tmp", "1777", plan->tmp_size, "262144", QUIET);
-    view_tmpfs("/var/tmp", "1777", plan->tmp_size, "262144", QUIET);
-    devices_build(plan);
+    build_kernel_views(proc, sys);
+    if (!masks_apply_to_sys(sys, is_new, empty_fd)) /* else what has come since */
+        fail("mask", "/sys");
+    view_tmpfs(STOCK_RUN, "/run");
+    view_tmpfs(STOCK_TMP, "/tmp");
+    view_tmpfs(STOCK_VAR_TMP, "/var/tmp");
+    devices_build();
     if (cwd_op.tree >= 0)
         place(plan, &cwd_op, cwd_op.tree, "chdir");
     for (size_t i = 0; i < plan->nmounts; i++) {
@@ -388,7 +378,7 @@ void view_build(struct plan *plan) {
         else if (op->kind != MOUNT_HIDE)
             place(plan, op, op->tree, "target");
     }
-    masks_apply(empty_fd);
+    masks_apply_to_proc(proc, empty_fd);
     close(root_tree);
     madvise(paths, sizeof paths, MADV_DONTNEED); /* of no more use, for as long as the job runs */
     umask(saved);

@@ -103,7 +103,9 @@ static const char *read_plan(size_t length, struct plan *plan) {
     const char *wrong = plan_parse((int)header.words - 1, strings + 1, plan);
     if (wrong == NULL)
         wrong = plan_check_run(plan);
-    return wrong == NULL && plan->net == NET_HOST ? "not for this network" : wrong;
+    if (wrong == NULL && plan->net == NET_HOST)
+        return "not for this network";
+    return wrong == NULL && plan->capabilities & ~USUAL_CAPABILITIES ? "not for these capabilities" : wrong;
 }
 
 /* Not the UTS namespace: a new one takes over the names of the one before. */
@@ -183,6 +185,7 @@ int zygote(char *word) {
     template_open();
     sharedsys_open();
     join_keyring();
+    bound_for_all();
     for (int failures = 0; failures < 100;) {
         bool fresh;
         if (!await(&fresh))
