@@ -27,11 +27,12 @@
         └── HostUnreachable      ssh to another machine failed, or was lost
 
 `kind` is the stable, machine-readable name of a condition; `data` goes on the
-wire beside it. `OSError` stays `OSError` until `workerd.server` answers.
+wire beside it. `OSError` stays `OSError` until `workerd.server` answers, or until it is a job's.
 """
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -172,3 +173,13 @@ def _tree(base: type[WorkerError]) -> list[type[WorkerError]]:
 
 BY_KIND: dict[str, type[WorkerError]] = {error.kind: error for error in reversed(_tree(WorkerError))}
 """From the `data.kind` of an answer back to the error that it stands for."""
+
+_SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+
+
+def as_worker_error(error: OSError) -> WorkerError:
+    """What an OSError of our own files means to a caller."""
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno in _SCARCE:
+        return Exhausted(f"the machine has run out of something: {what}", errno=error.errno)
+    return InternalError(f"cannot set up the job: {what}", errno=error.errno)

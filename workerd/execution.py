@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 from workerd import launcher
 from workerd.auth import Peer
-from workerd.errors import Exhausted, InvalidParams, StartFailed, WorkerError, WrongState
+from workerd.errors import Exhausted, InvalidParams, StartFailed, WorkerError, WrongState, as_worker_error
 from workerd.job import State
 from workerd.protocol import ExecParams, Window
 from workerd.registry import Live, Registry
-from workerd.supervisor import Supervisor, as_worker_error
+from workerd.supervisor import Supervisor
 
 _TTY_GROUP = 5
 """of a terminal's slave, as the job's devpts is mounted with"""

@@ -120,10 +120,12 @@ class RuntimeFiles(Struct, frozen=True):
     control: int
     tty: int | None = None
 
+    def fds(self) -> list[int]:
+        return [fd for fd in (self.exit, self.control, self.tty) if fd is not None]
+
     def close(self) -> None:
-        for fd in (self.exit, self.control, self.tty):
-            if fd is not None:
-                os.close(fd)
+        for fd in self.fds():
+            os.close(fd)
 
 
 class OutputFiles(Struct, frozen=True):

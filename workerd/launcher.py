@@ -3,8 +3,8 @@
 The first stage of worker-init clones PID 1 (a child of ours, by CLONE_PARENT) and says
 its pid on the status pipe; end of file there means that the command has been exec'ed.
 That stage is one that stays (workerd.zygote), or else one of the launch's own, which
-leaves. In between PID 1 waits for our word to go: until the job is recorded, and connected
-where it has a network. It leaves where that word can no longer come, and only a PID 1 that
+leaves. In between PID 1 waits for our word to go: until the job is recorded, has its run-time
+files, and is connected where it has a network. It leaves where that word can no longer come, and only a PID 1 that
 we know gets it: so what a first stage that says nothing was to start can be started by
 another one. A PID 1 that it cloned, and was killed before it said so, is found in the job's
 cgroup and ended.
@@ -52,10 +52,11 @@ class Launch(NamedTuple):
     job: Job
     env: dict[str, str]
     cgroup_fd: int
-    files: jobfiles.RuntimeFiles
+    runtime: Callable[[], jobfiles.RuntimeFiles]
+    """gives its run-time files, which stay the caller's, once PID 1 is being made; what it
+    raises (WorkerError) ends the start"""
     output: Callable[[], Awaitable[jobfiles.OutputFiles]]
-    """gives its log and index, which stay the caller's, once the command may run; what it
-    raises ends the start"""
+    """gives its log and index, likewise, once the command may run"""
     max_output: int
     stdin: int | None = None
     interface: sandbox.Interface | None = None
@@ -119,10 +120,11 @@ class Gate:
     def close_far_end(self) -> None:
         self._theirs.close()
 
-    def open(self, output: jobfiles.OutputFiles) -> None:
+    def open(self, output: jobfiles.OutputFiles, runtime: jobfiles.RuntimeFiles) -> None:
         """Where PID 1 is gone, the status pipe tells why."""
+        fds = [output.log, output.index, *runtime.fds()]
         with contextlib.suppress(ConnectionError):
-            socket.send_fds(self._ours, [b"\n"], [output.log, output.index], socket.MSG_NOSIGNAL)
+            socket.send_fds(self._ours, [b"\n"], fds, socket.MSG_NOSIGNAL)
 
     def close(self) -> None:
         """Can be repeated."""
@@ -210,6 +212,7 @@ class Launcher:
         """Have PID 1 run the command, once everything else is there. Else, what there is to
         say about it."""
         try:
+            runtime = launch.runtime()
             output = await launch.output()
             if not _read_now(status, text) and not text:
                 await self._read(status, text, until=b"pid ")
@@ -218,7 +221,7 @@ class Launcher:
                 return None  # it will be told with the rest
             if launch.connect is not None:
                 await launch.connect(pid)
-            gate.open(output)
+            gate.open(output, runtime)
         except WorkerError as refusal:
             return refusal
         except OSError as error:
@@ -297,16 +300,7 @@ class Launcher:
     def _begin(self, launch: Launch, status: int, gate: int, *, by_zygote: bool) -> int | None:
         """The pid of a first stage of its own; None where the zygote has the plan. Raises
         _NotTaken where it would not have it."""
-        files = launch.files
-        fds = sandbox.Descriptors(
-            cgroup=launch.cgroup_fd,
-            exit=files.exit,
-            status=status,
-            control=files.control,
-            go=gate,
-            stdin=launch.stdin,
-            tty=files.tty,
-        )
+        fds = sandbox.Descriptors(cgroup=launch.cgroup_fd, status=status, go=gate, stdin=launch.stdin)
         if by_zygote:
             words = self._plan(launch, fds.numbered(FIRST_FD))
             if not self._zygote.hand(words, launch.env, [fd for _, fd in fds.named()]):

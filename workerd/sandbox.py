@@ -37,15 +37,12 @@ _ENGINES = ("/var/lib/incus", "/var/lib/lxd", "/var/snap/lxd/common/lxd", "/var/
 
 
 class Descriptors(Struct, frozen=True):
-    """The fds that PID 1 is given, by their numbers."""
+    """The fds that PID 1 is given with its plan, by their numbers."""
 
     cgroup: int
-    exit: int
     status: int
-    control: int
     go: int
     stdin: int | None = None
-    tty: int | None = None
 
     def named(self) -> list[tuple[str, int]]:
         return [(name, fd) for name, fd in msgspec.structs.asdict(self).items() if fd is not None]
@@ -93,8 +90,8 @@ def plan(
     `window` the rows and columns of its terminal, if it has one."""
     spec = job.spec
     words = ["run", *_numbers(fds.named()), *_confinement(job), "--hostname", spec.hostname or job.id]
-    if fds.tty is not None:
-        words += ["--window", *map(str, window)]
+    if spec.tty:
+        words += ["--controlling", "--window", *map(str, window)]
     words += ["--max-output", str(max_output), "--tmp-size", str(spec.limits.memory or DEFAULT_TMP_SIZE)]
     if spec.net is not Net.NONE:
         words += ["--net", spec.net.value]

@@ -16,7 +16,7 @@ from msgspec import Struct
 from workerd import __version__, output, protocol
 from workerd.admission import output_of_a_job, totals_of
 from workerd.auth import Peer, is_admin
-from workerd.errors import Exhausted, InvalidParams, WrongState
+from workerd.errors import Exhausted, InvalidParams, WrongState, as_worker_error
 from workerd.followers import Followers
 from workerd.job import Job, State
 from workerd.procfs import host_cpus, host_memory
@@ -24,7 +24,7 @@ from workerd.queue import Queue
 from workerd.registry import now
 from workerd.room import rooms
 from workerd.stopping import Stopper
-from workerd.supervisor import Supervisor, as_worker_error
+from workerd.supervisor import Supervisor
 
 
 class Answer(NamedTuple):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import logging
 from collections.abc import Callable, Coroutine, Iterator
@@ -22,14 +21,14 @@ import msgspec
 from workerd import admission, exitrecord, jobfiles, launcher, outcome, procfs, restarting, sandbox, trylog
 from workerd.cgroup import CgroupTree
 from workerd.clearing import Clearing
-from workerd.errors import Exhausted, InternalError, StartFailed, WorkerError
+from workerd.comingfiles import ComingOutput, ComingRuntime, open_output
+from workerd.errors import StartFailed, WorkerError, as_worker_error
 from workerd.followers import Followers
 from workerd.job import Job, Net, Reason, Restart, RunClock, StartError, State, Usage, change
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.limitwatch import LimitWatch
 from workerd.network import Network
-from workerd.outputfiles import ComingOutput, open_output
 from workerd.registry import Live, Registry, monotonic, now, stored_output
 from workerd.retrying import until_possible
 from workerd.slowcalls import SlowCalls
@@ -45,7 +44,6 @@ _START_AGAIN = 5_000_000
 """microseconds after which a waiting job is started again whose start could not be recorded"""
 _WATCH_AGAIN = 0.5
 """seconds after which it is tried again to watch a job"""
-_SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
 class Account(NamedTuple):
@@ -150,7 +148,7 @@ class Supervisor:
             live.job = restarting.put_back(live.job, _START_AGAIN, now(), monotonic())
             self.cleared(live)
 
-    async def _prepared(self, live: Live) -> tuple[JobCgroup, jobfiles.RuntimeFiles] | None:
+    async def _prepared(self, live: Live) -> JobCgroup | None:
         """As `_prepare`, undone where it fails; None where the job is to be stopped by now."""
         if live.job.state is State.STOPPING:
             return None
@@ -164,19 +162,21 @@ class Supervisor:
         self,
         live: Live,
         env: dict[str, str],
-        prepared: tuple[JobCgroup, jobfiles.RuntimeFiles] | None,
+        cgroup: JobCgroup | None,
         output: ComingOutput,
         stdin: int | None,
     ) -> None:
-        if prepared is None:
+        if cgroup is None:
             await output.files()
             output.close()
             await self.settle(live, {"reason": Reason.STOPPED, "detail": "before it started", "finished": now()})
             return
-        cgroup, opened = prepared
+        runtime = ComingRuntime(live.files, tty=live.job.spec.tty)
         env = {**env, "WORKER_JOB_ID": live.job.id}
         max_output = live.job.spec.max_output or admission.NO_CAP
-        launch = launcher.Launch(live.job, env, cgroup.fd, opened, output.files, max_output, stdin, window=live.window)
+        launch = launcher.Launch(
+            live.job, env, cgroup.fd, runtime.files, output.files, max_output, stdin, window=live.window
+        )
         try:
             if live.job.spec.net is Net.BRIDGE:
                 await output.files()  # it is recorded with its address next
@@ -191,7 +191,7 @@ class Supervisor:
                 raise as_worker_error(error) from error
             raise
         finally:
-            opened.close()
+            runtime.close()
             output.close()
         # From here on nothing may fail: the command runs.
         live.pidfd = started.pidfd
@@ -205,8 +205,8 @@ class Supervisor:
         self.registry.record_soon(live.job)
         self.watch(live)
 
-    async def _prepare(self, live: Live) -> tuple[JobCgroup, jobfiles.RuntimeFiles]:
-        """cgroup, limits and run-time files; their fds for PID 1. Raises WorkerError, OSError."""
+    async def _prepare(self, live: Live) -> JobCgroup:
+        """With its limits. Raises WorkerError."""
         job = live.job
         try:
             self.totals.hold(job)
@@ -217,7 +217,7 @@ class Supervisor:
             else:
                 effective, warnings = apply()
             live.job = msgspec.structs.replace(live.job, effective=effective, warnings=warnings)
-            return live.cgroup, jobfiles.create_runtime(live.files, tty=job.spec.tty)
+            return live.cgroup
         except OSError as error:
             raise as_worker_error(error) from error
 
@@ -227,6 +227,7 @@ class Supervisor:
         warnings = (*live.job.warnings, *lease.warnings)
         live.job = msgspec.structs.replace(live.job, address=lease.address, warnings=warnings)
         await self.registry.record(live.job)  # a restarted daemon claims the address from there
+        launch.runtime()  # where those two files are
         files = live.files
         files.write_names(lease.resolv_conf, lease.hosts)
         seen = ((files.resolv_conf, "/etc/resolv.conf"), (files.hosts, "/etc/hosts"))
@@ -399,11 +400,3 @@ def take_account(cgroup: JobCgroup | None) -> Account:
     return (
         Account(None, oom_killed=False) if cgroup is None else Account(cgroup.usage(), oom_killed=cgroup.oom_killed())
     )
-
-
-def as_worker_error(error: OSError) -> WorkerError:
-    """What an OSError of our own files means to a caller."""
-    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    if error.errno in _SCARCE:
-        return Exhausted(f"the machine has run out of something: {what}", errno=error.errno)
-    return InternalError(f"cannot set up the job: {what}", errno=error.errno)

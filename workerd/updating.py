@@ -15,13 +15,12 @@ import msgspec
 from workerd import admission
 from workerd.auth import Peer, is_admin
 from workerd.config import Totals
-from workerd.errors import InvalidParams, PolicyExceeded, WrongState
+from workerd.errors import InvalidParams, PolicyExceeded, WrongState, as_worker_error
 from workerd.job import IoLimit, Job, Limits, State
 from workerd.limitsnapshot import LIFTABLE
 from workerd.protocol import UpdateParams
 from workerd.registry import Live, Registry
 from workerd.schedule import choose, request
-from workerd.supervisor import as_worker_error
 
 _OPEN = (State.RUNNING, State.PAUSED, State.QUEUED)
 

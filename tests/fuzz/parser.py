@@ -23,14 +23,13 @@ VALUES = (
     *"0 3 9 4294967294 4294967295 18446744073709551615 fff 1ff , 1,2,3 none bridge host / /a /a/../b /a/. //x".split(),
     "--",
 )
-BASE = "{output} --exit-fd 5 --status-fd 6 --control-fd 7 --uid {uid} --gid 1000"
-GIVEN, TO_COME = "--log-fd 3 --index-fd 4", "--go-fd 9"
+BASE = "--status-fd 6 --go-fd 9 --uid {uid} --gid 1000"
 PLANS = (
-    BASE.format(output=GIVEN, uid=1000)
+    BASE.format(uid=1000)
     + " --groups 1,2 --umask 022 --rw /srv --bind /a /b --tmpfs /t 4096 --hide /var/x -- sh -c x",
-    BASE.format(output=TO_COME, uid=0)
+    BASE.format(uid=0)
     + " --capabilities 4fb --net bridge --address 10.0.0.2/24 --gateway 10.0.0.1 --cgroup-fd 8 --no-seccomp -- true",
-    BASE.format(output=TO_COME, uid=7)
+    BASE.format(uid=7)
     + " --rootfs /r --cwd /w --cwd-read-only --hostname h --ro /e --bind-ro /a /b --stdin-fd 9 -- id",
 )
 

@@ -41,11 +41,9 @@ static void check_plan(const struct plan *plan, char **argv, int argc) {
 }
 
 static void check_run(const struct plan *plan) {
-    const int fds[] = {plan->exit_fd, plan->status_fd, plan->control_fd}, output[] = {plan->log_fd, plan->index_fd};
+    const int fds[] = {plan->status_fd, plan->go_fd};
     check_fds(fds, sizeof fds / sizeof *fds);
-    if (plan->go_fd < 0)
-        check_fds(output, sizeof output / sizeof *output);
-    check(plan->net != NET_BRIDGE || (plan->go_fd >= 3 && plan->address != 0 && plan->gateway != 0));
+    check(plan->net != NET_BRIDGE || (plan->address != 0 && plan->gateway != 0));
     check_who(plan);
 }
 

@@ -284,18 +284,12 @@ class TestFirstStage:
         listens, status_fd = os.pipe()
         os.close(listens)
         opened, gate = jobfiles.create_runtime(files, tty=False), Gate()
-        fds = Descriptors(
-            cgroup=os.open(cgroup, os.O_PATH),
-            exit=opened.exit,
-            status=status_fd,
-            control=opened.control,
-            go=os.dup(gate.far_end),
-        )
+        fds = Descriptors(cgroup=os.open(cgroup, os.O_PATH), status=status_fd, go=os.dup(gate.far_end))
         numbers = [fd for _, fd in fds.named()]
         words = plan(job, fds, max_output=1 << 20, hidden=())
         subprocess.run([default_init(), *words], pass_fds=numbers, check=True)
         with contextlib.closing(gate), contextlib.closing(jobfiles.open_output(files)) as output:
-            gate.open(output)
+            gate.open(output, opened)
         for fd in numbers:
             os.close(fd)
         os.waitpid(-1, WALL)  # cloned as a child of ours

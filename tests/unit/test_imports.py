@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "chronicle",
-        "backlog clearing heldfiles registry outputfiles salvage storedoutput usertotals limitwatch supervisor "
+        "backlog clearing heldfiles registry comingfiles salvage storedoutput usertotals limitwatch supervisor "
         "execution queue pausing stopping deadlines updating removal history latestart recovery",
     ),
     ("gate outbox service eventmethods jobmethods ttymethods connection server daemon",),

@@ -1,6 +1,7 @@
-/* The daemon's word that the command may run: one message through a SOCK_SEQPACKET socket,
- * with the descriptors of the log and of its index. Until then PID 1 does what does not
- * depend on it; meanwhile the daemon commits the job's record, and moves its network in.
+/* The daemon's word that the command may run: one message through a SOCK_SEQPACKET socket, with
+ * the descriptors of all that the daemon made meanwhile: the log and its index, the exit record, the
+ * control FIFO, and where the job has a terminal, the FIFO of what is typed there. Until then PID 1
+ * does what does not depend on it; the daemon commits the job's record, too, and moves its network in.
  * End of file is a refusal: the job was not recorded, or the daemon has died.
  */
 #define _GNU_SOURCE
@@ -13,22 +14,20 @@
 #include "init.h"
 
 static bool take_files(struct msghdr *header, struct plan *plan) {
-    int fds[2];
+    int *const slots[] = {&plan->log_fd, &plan->index_fd, &plan->exit_fd, &plan->control_fd, &plan->tty_fd};
+    size_t count = sizeof slots / sizeof *slots - (plan->controlling ? 0 : 1);
     struct cmsghdr *control = CMSG_FIRSTHDR(header);
     if ((header->msg_flags & MSG_CTRUNC) || control == NULL || control->cmsg_level != SOL_SOCKET ||
-        control->cmsg_type != SCM_RIGHTS || control->cmsg_len != CMSG_LEN(sizeof fds))
+        control->cmsg_type != SCM_RIGHTS || control->cmsg_len != CMSG_LEN(count * sizeof(int)))
         return false;
-    memcpy(fds, CMSG_DATA(control), sizeof fds);
-    plan->log_fd = fds[0];
-    plan->index_fd = fds[1];
+    for (size_t i = 0; i < count; i++)
+        memcpy(slots[i], CMSG_DATA(control) + i * sizeof(int), sizeof(int));
     return true;
 }
 
 void go_wait(struct plan *plan) {
-    if (plan->go_fd < 0)
-        return;
     union {
-        char space[CMSG_SPACE(2 * sizeof(int))];
+        char space[CMSG_SPACE(5 * sizeof(int))];
         struct cmsghdr align;
     } control;
     char word;

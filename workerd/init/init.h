@@ -64,8 +64,9 @@ struct own_file {
 
 /* What argv says; filled once by plan_parse, then read only (but for the trees, and what go_wait brings). */
 struct plan {
-    int cgroup_fd, log_fd, index_fd, exit_fd, status_fd, control_fd, stdin_fd, go_fd;
-    int tty_fd;           /* run: what is typed comes here; -1 without a terminal */
+    int cgroup_fd, status_fd, stdin_fd, go_fd;
+    int log_fd, index_fd, exit_fd, control_fd; /* run, from here on: once we may go */
+    int tty_fd;           /* what is typed comes here; -1 without a terminal */
     uint32_t window;      /* of the terminal: rows << 16 | columns */
     bool controlling;     /* whether the command's standard output is its controlling terminal */
     int init_fd, leash_fd, stdout_fd, stderr_fd; /* enter */
@@ -272,7 +273,7 @@ void output_open(struct output *out, const struct plan *plan, int write_ends[2])
 bool output_move(struct output *out, int which);
 void output_finish(struct output *out);
 
-/* tty.c: nothing happens without --tty-fd */
+/* tty.c: nothing happens without a terminal */
 void tty_open(const struct plan *plan, int streams[2]);
 void tty_resize(uint32_t window);
 void tty_poll(struct pollfd fds[2]);

@@ -118,20 +118,19 @@ static bool parse_window(char **values, struct plan *plan) {
 }
 
 enum option {
-    CGROUP_FD, LOG_FD, INDEX_FD, EXIT_FD, STATUS_FD, CONTROL_FD, STDIN_FD, GO_FD,
+    CGROUP_FD, STATUS_FD, STDIN_FD, GO_FD,
     UID, GID, GROUPS, CAPS, UMASK, NO_SECCOMP, NET, HOSTNAME, ROOTFS, CWD, CWD_RO,
     TMP_SIZE, MAX_OUTPUT, RW, RO, BIND, BIND_RO, TMPFS, HIDE,
     ADDRESS, GATEWAY, OWN_FILE,
-    TTY_FD, WINDOW, INIT_FD, LEASH_FD, STDOUT_FD, STDERR_FD, CONTROLLING,
+    WINDOW, INIT_FD, LEASH_FD, STDOUT_FD, STDERR_FD, CONTROLLING,
 };
 
 static const struct {
     const char *name;
     int values;
 } OPTIONS[] = {
-    [CGROUP_FD] = {"--cgroup-fd", 1}, [LOG_FD] = {"--log-fd", 1},         [INDEX_FD] = {"--index-fd", 1},
-    [EXIT_FD] = {"--exit-fd", 1},     [STATUS_FD] = {"--status-fd", 1},   [CONTROL_FD] = {"--control-fd", 1},
-    [STDIN_FD] = {"--stdin-fd", 1},   [GO_FD] = {"--go-fd", 1},           [UID] = {"--uid", 1},
+    [CGROUP_FD] = {"--cgroup-fd", 1}, [STATUS_FD] = {"--status-fd", 1},   [STDIN_FD] = {"--stdin-fd", 1},
+    [GO_FD] = {"--go-fd", 1},         [UID] = {"--uid", 1},
     [GID] = {"--gid", 1},             [GROUPS] = {"--groups", 1},         [CAPS] = {"--capabilities", 1},
     [UMASK] = {"--umask", 1},         [NO_SECCOMP] = {"--no-seccomp", 0}, [NET] = {"--net", 1},
     [HOSTNAME] = {"--hostname", 1},   [ROOTFS] = {"--rootfs", 1},         [CWD] = {"--cwd", 1},
@@ -139,18 +138,16 @@ static const struct {
     [RW] = {"--rw", 1},               [RO] = {"--ro", 1},                 [BIND] = {"--bind", 2},
     [BIND_RO] = {"--bind-ro", 2},     [TMPFS] = {"--tmpfs", 2},           [HIDE] = {"--hide", 1},
     [ADDRESS] = {"--address", 1},     [GATEWAY] = {"--gateway", 1},       [OWN_FILE] = {"--own-file", 2},
-    [TTY_FD] = {"--tty-fd", 1},       [WINDOW] = {"--window", 2},         [INIT_FD] = {"--init-fd", 1},
+    [WINDOW] = {"--window", 2},       [INIT_FD] = {"--init-fd", 1},
     [LEASH_FD] = {"--leash-fd", 1},   [STDOUT_FD] = {"--stdout-fd", 1},   [STDERR_FD] = {"--stderr-fd", 1},
     [CONTROLLING] = {"--controlling", 0},
 };
 
 static bool set_fd(struct plan *plan, enum option option, const char *value) {
     int *const slots[] = {
-        [CGROUP_FD] = &plan->cgroup_fd, [LOG_FD] = &plan->log_fd,         [INDEX_FD] = &plan->index_fd,
-        [EXIT_FD] = &plan->exit_fd,     [STATUS_FD] = &plan->status_fd,   [CONTROL_FD] = &plan->control_fd,
-        [STDIN_FD] = &plan->stdin_fd,   [GO_FD] = &plan->go_fd,           [TTY_FD] = &plan->tty_fd,
-        [INIT_FD] = &plan->init_fd,     [LEASH_FD] = &plan->leash_fd,     [STDOUT_FD] = &plan->stdout_fd,
-        [STDERR_FD] = &plan->stderr_fd,
+        [CGROUP_FD] = &plan->cgroup_fd, [STATUS_FD] = &plan->status_fd,   [STDIN_FD] = &plan->stdin_fd,
+        [GO_FD] = &plan->go_fd,         [INIT_FD] = &plan->init_fd,       [LEASH_FD] = &plan->leash_fd,
+        [STDOUT_FD] = &plan->stdout_fd, [STDERR_FD] = &plan->stderr_fd,
     };
     return parse_fd(value, slots[option]);
 }
@@ -174,8 +171,7 @@ static bool set_number(struct plan *plan, enum option option, const char *value)
 
 static bool set_option(struct plan *plan, enum option option, char **values) {
     switch (option) {
-    case CGROUP_FD: case LOG_FD: case INDEX_FD: case EXIT_FD: case STATUS_FD: case CONTROL_FD: case STDIN_FD: case GO_FD:
-    case TTY_FD: case INIT_FD: case LEASH_FD: case STDOUT_FD: case STDERR_FD:
+    case CGROUP_FD: case STATUS_FD: case STDIN_FD: case GO_FD: case INIT_FD: case LEASH_FD: case STDOUT_FD: case STDERR_FD:
         return set_fd(plan, option, values[0]);
     case UID: case GID: case CAPS: case UMASK: case TMP_SIZE: case MAX_OUTPUT:
         return set_number(plan, option, values[0]);
@@ -210,12 +206,10 @@ static const char *check_who(const struct plan *plan) {
 }
 
 const char *plan_check_run(const struct plan *plan) {
-    if (plan->exit_fd < 0 || plan->status_fd < 0 || plan->control_fd < 0)
-        return "--exit-fd, --status-fd and --control-fd are needed";
-    if ((plan->log_fd < 0 || plan->index_fd < 0) == (plan->go_fd < 0))
-        return "--log-fd and --index-fd are needed, or else --go-fd, through which they come";
-    if (plan->net == NET_BRIDGE && (plan->go_fd < 0 || plan->address == 0 || plan->gateway == 0))
-        return "--net bridge needs --go-fd, --address and --gateway";
+    if (plan->status_fd < 0 || plan->go_fd < 0)
+        return "--status-fd and --go-fd are needed";
+    if (plan->net == NET_BRIDGE && (plan->address == 0 || plan->gateway == 0))
+        return "--net bridge needs --address and --gateway";
     return check_who(plan);
 }
 
@@ -260,6 +254,5 @@ const char *plan_parse(int argc, char **argv, struct plan *plan) {
     if (at + 1 >= argc)
         return "no command after --";
     plan->argv = argv + at + 1;
-    plan->controlling = plan->controlling || plan->tty_fd >= 0;
     return NULL;
 }

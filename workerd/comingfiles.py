@@ -1,5 +1,6 @@
-"""The log and the index of a job that is starting: they are opened in the store's thread,
-behind the commit of its record, while PID 1 builds what the job sees."""
+"""What a job that is starting has on the disk, which its PID 1 gets with the word to go: it is made
+while that builds what the job sees. Its log and index in the store's thread, behind the commit of
+its record; its run-time files in the loop."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from workerd import jobfiles, trylog
-from workerd.errors import WorkerError
+from workerd.errors import WorkerError, as_worker_error
 from workerd.job import Restart
 from workerd.registry import Live
 
@@ -59,3 +60,24 @@ def open_output(live: Live) -> jobfiles.OutputFiles:
         opened.close()
         raise
     return opened
+
+
+class ComingRuntime:
+    """Owns its run-time files, once somebody has asked for them."""
+
+    def __init__(self, files: jobfiles.JobFiles, *, tty: bool) -> None:
+        self._paths, self._tty = files, tty
+        self._files: jobfiles.RuntimeFiles | None = None
+
+    def files(self) -> jobfiles.RuntimeFiles:
+        """Raises WorkerError."""
+        if self._files is None:
+            try:
+                self._files = jobfiles.create_runtime(self._paths, tty=self._tty)
+            except OSError as error:
+                raise as_worker_error(error) from error
+        return self._files
+
+    def close(self) -> None:
+        if self._files is not None:
+            self._files.close()
