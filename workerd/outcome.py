@@ -28,7 +28,7 @@ def judge(job: Job, record: exitrecord.Record | None, *, oom_killed: bool, now: 
         return interrupted((isinstance(record, exitrecord.NeverRan) and record.finished) or now)
     match record:
         case exitrecord.NeverRan(step="go", errno=errno.ECANCELED):
-            return {"reason": Reason.STOPPED, "detail": "before it started", "finished": record.finished or now}
+            return never_begun(record.finished or now)
         case exitrecord.NeverRan():
             error = StartError(record.step, record.errno, _words(record))
             return {"reason": Reason.START_FAILED, "start_error": error, "finished": record.finished or now}
@@ -49,6 +49,8 @@ def judge(job: Job, record: exitrecord.Record | None, *, oom_killed: bool, now: 
                 "started": job.started or record.started,
                 **_without_record(job, oom_killed=oom_killed, now=now),
             }
+        case None if job.state is State.STOPPING and job.started is None and not oom_killed:
+            return never_begun(now)
     return _without_record(job, oom_killed=oom_killed, now=now)
 
 
@@ -70,6 +72,11 @@ def of_earlier_boot(kept: Admission | None, now: int) -> dict[str, Any]:
         ended = kept.job
         return {name: getattr(ended, name) for name in _OF_AN_END}
     return {"reason": Reason.LOST, "detail": "reboot", "finished": now}
+
+
+def never_begun(finished: int) -> dict[str, Any]:
+    """For a job that was stopped before its command ran."""
+    return {"reason": Reason.STOPPED, "detail": "before it started", "finished": finished}
 
 
 def interrupted(now: int) -> dict[str, Any]:

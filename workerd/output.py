@@ -91,7 +91,7 @@ def extent_of(log_path: str, index_path: str) -> Extent | None:
     from workerd.errors import WorkerError
 
     try:
-        with open_log(log_path, index_path) as log:
+        with _Measured(log_path, os.open(index_path, os.O_RDONLY | os.O_CLOEXEC)) as log:
             return log.extent()
     except (OSError, WorkerError):
         return None
@@ -126,8 +126,11 @@ class Log:
         if count > header.first_record:
             offset, length, *_ = self._record(count - 1)
             # A log that a crash of the machine left shorter than its index ends there.
-            end = max(end, min(offset + length, os.fstat(self.log_fd).st_size))
+            end = max(end, min(offset + length, self._size()))
         return Extent(header.kept_from, end, header.lost, complete=header.complete)
+
+    def _size(self) -> int:
+        return os.fstat(self.log_fd).st_size
 
     def end(self) -> int:
         """The offset after the last byte that the index knows."""
@@ -242,6 +245,17 @@ class Log:
             else:
                 high = middle
         return low
+
+
+class _Measured(Log):
+    """One that nobody reads: only its index is open."""
+
+    def __init__(self, log_path: str, index_fd: int) -> None:
+        super().__init__(-1, index_fd)
+        self._path = log_path
+
+    def _size(self) -> int:
+        return os.stat(self._path).st_size
 
 
 def read_piece(log: Log, offset: int, length: int, stream: int | None) -> tuple[bytes, int, int]:

@@ -169,7 +169,7 @@ class Supervisor:
         if cgroup is None:
             await output.files()
             output.close()
-            await self.settle(live, {"reason": Reason.STOPPED, "detail": "before it started", "finished": now()})
+            await self.settle(live, outcome.never_begun(now()))
             return
         runtime = ComingRuntime(live.files, tty=live.job.spec.tty)
         env = {**env, "WORKER_JOB_ID": live.job.id}

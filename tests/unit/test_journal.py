@@ -76,11 +76,14 @@ class TestHandler:
             entry = journal.entry()
             assert entry["PRIORITY"] == number and "JOB_ID" not in entry
 
-    def test_a_traceback_and_what_is_no_utf8_get_through(self, journal: Journal, log: logging.Logger) -> None:
+    def test_a_traceback_and_what_is_no_utf8_get_through(
+        self, journal: Journal, log: logging.Logger, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         try:
             raise ValueError("\udce9")
         except ValueError:
             log.exception("x" * 100_000)
+        assert capsys.readouterr().err[:100] == ""  # which nobody could print
         assert len(journal.entry()["MESSAGE"]) == 48 << 10
 
     def test_a_journal_that_is_full_or_gone_blocks_nothing(

@@ -16,7 +16,7 @@ CANCELED = NeverRan("go", errno.ECANCELED, "", THEN)
 """its word can no longer come"""
 
 
-def judged(state: State, record: NeverRan | None, **fields: Any) -> dict[str, Any]:
+def judged(state: State, record: NeverRan | Started | None, **fields: Any) -> dict[str, Any]:
     job = Job(id="a1", uid=1, gid=1, groups=(), spec=JobSpec(argv=("true",)), state=state, created=1, **fields)
     return judge(job, record, oom_killed=False, now=NOW)
 
@@ -49,7 +49,12 @@ class TestThatThereIsNoRecord:
 
     def test_of_a_job_that_was_being_stopped_is_its_stop(self) -> None:
         fields = judged(State.STOPPING, None, stop_requested=True)
-        assert (fields["reason"], fields["signal"]) == (Reason.STOPPED, 9)
+        assert fields == {"reason": Reason.STOPPED, "detail": "before it started", "finished": NOW}
+
+    def test_of_one_that_ran_when_it_was_stopped_is_that_it_was_killed(self) -> None:
+        for record, started in ((None, THEN), (Started(THEN), None)):
+            fields = judged(State.STOPPING, record, stop_requested=True, started=started)
+            assert (fields["reason"], fields["signal"]) == (Reason.STOPPED, 9)
 
     def test_of_a_job_that_ran_is_that_nobody_knows(self) -> None:
         fields = judged(State.RUNNING, None)

@@ -1,6 +1,5 @@
 /* What of the kernel's own file systems is covered or read-only in the view (after the
- * well-known container runtimes' lists). Targets are opened without following links and
- * are descriptors from then on. */
+ * well-known container runtimes' lists). No link is followed on the way. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -8,7 +7,9 @@
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -35,28 +36,13 @@ static bool is_absent(int fd) { return fd < 0 && (errno == ENOENT || errno == EN
 
 enum cover { ABSENT, COVERED, FAILED }; /* FAILED: and errno */
 
-/* A file cannot be covered where `null_fd` is -1. */
-static enum cover mask(int at, const char *path, int null_fd, int empty_fd) {
-    struct stat st;
+/* A directory. */
+static enum cover mask(int at, const char *path, int empty_fd) {
     cleanup_fd int target = open_beneath(at, path, O_PATH, WALK);
     if (is_absent(target))
         return ABSENT;
-    if (target < 0 || fstat(target, &st) < 0)
-        return FAILED;
-    cleanup_fd int cover = tree_copy(S_ISDIR(st.st_mode) ? empty_fd : null_fd, "", AT_EMPTY_PATH);
-    return cover >= 0 && tree_move(cover, target) ? COVERED : FAILED;
-}
-
-static void seal(int proc, const char *path) {
-    const uint64_t sealed = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-    cleanup_fd int target = open_beneath(proc, path + strlen("/proc"), O_PATH, WALK);
-    if (is_absent(target))
-        return;
-    if (target < 0)
-        fail("read-only", path);
-    cleanup_fd int tree = tree_clone(target, "", AT_EMPTY_PATH | AT_RECURSIVE, "read-only");
-    tree_set(tree, sealed, 0, true, "read-only", path);
-    tree_attach(tree, target, "read-only", path);
+    cleanup_fd int empty = target < 0 ? -1 : tree_copy(empty_fd, "", AT_EMPTY_PATH);
+    return empty >= 0 && tree_move(empty, target) ? COVERED : FAILED;
 }
 
 static bool mask_throttle(int sys, int empty_fd, int *covered) {
@@ -66,7 +52,7 @@ static bool mask_throttle(int sys, int empty_fd, int *covered) {
         cleanup_fd int fd = open_beneath(sys, path, O_PATH, WALK);
         if (fd < 0)
             return is_absent(fd);
-        enum cover cover = mask(fd, "thermal_throttle", -1, empty_fd);
+        enum cover cover = mask(fd, "thermal_throttle", empty_fd);
         if (cover == FAILED)
             return false;
         if (cover == COVERED && cpu == *covered)
@@ -83,26 +69,49 @@ bool masks_apply_to_sys(int sys, bool is_new, int empty_fd) {
     if (is_new)
         memset(&covered, 0, sizeof covered);
     for (size_t i = 0; i < sizeof masked / sizeof *masked; i++)
-        if (covered.masked[i] != COVERED && (covered.masked[i] = mask(sys, masked[i], -1, empty_fd)) == FAILED)
+        if (covered.masked[i] != COVERED && (covered.masked[i] = mask(sys, masked[i], empty_fd)) == FAILED)
             return false;
     return mask_throttle(sys, empty_fd, &covered.throttles);
 }
 
+/* In the working directory: a directory or a file is covered by its like. */
+static bool cover(const char *name, int null_fd, int empty_fd) {
+    char with[32];
+    for (int tries = 0; tries < 2; tries++) {
+        snprintf(with, sizeof with, "self/fd/%d", tries == 0 ? null_fd : empty_fd);
+        if (mount(with, name, NULL, MS_BIND, NULL) == 0 || errno == ENOENT)
+            return true;
+        if (errno != ENOTDIR)
+            return false;
+    }
+    return false;
+}
+
+static bool seal(const char *name) {
+    struct mount_attr sealed = {
+        .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, .propagation = MS_PRIVATE,
+    };
+    if (mount(name, name, NULL, MS_BIND | MS_REC, NULL) < 0)
+        return errno == ENOENT;
+    return syscall(SYS_mount_setattr, AT_FDCWD, name, AT_RECURSIVE, &sealed, sizeof sealed) == 0;
+}
+
+/* By name from within: it is a proc of our own, whose names nobody changes, and whoever may rename
+ * what lies above it (in a root tree) does not lead us elsewhere. */
 void masks_apply_to_proc(int proc, int empty_fd) {
     static const char *const masked[] = {
-        "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-        "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+        "acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats",
         /* of the whole machine, and open to root without any capability */
-        "/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/vmallocinfo",
+        "kpagecgroup", "kpagecount", "kpageflags", "vmallocinfo",
     };
-    static const char *const sealed[] = {
-        "/proc/bus", "/proc/driver", "/proc/dynamic_debug", "/proc/fs", "/proc/irq", "/proc/mtrr", "/proc/sys",
-        "/proc/sysrq-trigger",
-    };
+    static const char *const sealed[] = {"bus", "driver", "dynamic_debug", "fs", "irq", "mtrr", "sys", "sysrq-trigger"};
     cleanup_fd int null_fd = open_null();
+    if (fchdir(proc) < 0)
+        fail("mask", "/proc");
     for (size_t i = 0; i < sizeof masked / sizeof *masked; i++)
-        if (mask(proc, masked[i] + strlen("/proc"), null_fd, empty_fd) == FAILED)
+        if (!cover(masked[i], null_fd, empty_fd))
             fail("mask", masked[i]);
     for (size_t i = 0; i < sizeof sealed / sizeof *sealed; i++)
-        seal(proc, sealed[i]);
+        if (!seal(sealed[i]))
+            fail("read-only", sealed[i]);
 }

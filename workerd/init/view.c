@@ -27,6 +27,7 @@
 
 static int root_tree = -1; /* the new root, detached, then / */
 static int base_fd = -1;   /* where paths of the view are looked up: / or the rootfs */
+static bool base_is_root;
 static struct mount_op cwd_op = {.kind = MOUNT_RW, .tree = -1};
 
 static const char *const replaced[] = {"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", NULL};
@@ -43,7 +44,7 @@ static const char *canonical(int fd, const char *step, const char *detail) {
     char *path = paths + paths_used;
     static char base[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", base_fd);
-    ssize_t base_length = readlink(link, base, sizeof base - 1);
+    ssize_t base_length = base_is_root ? 1 : readlink(link, base, sizeof base - 1);
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     if (paths_used + PATH_MAX > sizeof paths)
         fail_errno(step, ENAMETOOLONG, detail);
@@ -175,6 +176,9 @@ static void collect_base(const struct plan *plan) {
     base_fd = open_beneath(AT_FDCWD, path, O_PATH | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
     if (base_fd < 0)
         fail("rootfs", path);
+    base_is_root = plan->rootfs == NULL;
+    if (base_is_root)
+        return;
     const char *real = host_path(base_fd, "rootfs", path);
     if (plan->uid != 0 && strcmp(real, "/") != 0 && is_forbidden(real))
         fail_errno("rootfs", EPERM, path);
@@ -379,6 +383,8 @@ void view_build(struct plan *plan) {
             place(plan, op, op->tree, "target");
     }
     masks_apply_to_proc(proc, empty_fd);
+    if (fchdir(root_tree) < 0)
+        fail("root", "/");
     close(root_tree);
     madvise(paths, sizeof paths, MADV_DONTNEED); /* of no more use, for as long as the job runs */
     umask(saved);
