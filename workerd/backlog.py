@@ -62,13 +62,16 @@ class Backlog:
             future.cancel()
         self._committed.clear()
 
-    async def commit(self, job: Job, events: tuple[Entry, ...] = ()) -> bool:
-        """Commit a changed job; False where that has to wait. Raises NoSuchJob."""
+    async def commit(self, job: Job, events: tuple[Entry, ...] = (), *, lingers: bool = False) -> bool:
+        """Commit a changed job; False where that has to wait. `lingers` as StoreThread.change.
+        Raises NoSuchJob."""
         if (older := self._jobs.pop(job.id, None)) is not None:
             events = (*older.events, *events)
         try:
             await self._store.change(
-                lambda store: self._write(store, job, events), lambda store: self._after(store, job)
+                lambda store: self._write(store, job, events),
+                lambda store: self._after(store, job),
+                lingers=lingers,
             )
         except NoSuchJob:
             raise

@@ -201,7 +201,7 @@ class Registry:
         events = self._events(self._live.get(job.id), job, used)
         if (older := self._soon.pop(job.id, None)) is not None:
             events = (*older.events, *events)
-        committed = await self._backlog.commit(job, events)
+        committed = await self._backlog.commit(job, events, lingers=job.state is State.FINISHED)
         if job.state is State.FINISHED:
             self._store.sync_soon()
         self._tell(job)

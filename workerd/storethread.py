@@ -23,6 +23,9 @@ log = logging.getLogger("workerd")
 
 SYNC_AFTER = 0.1
 """seconds in which commits are gathered, so that a thousand of them are one wait for the disk"""
+LINGER = 0.003
+"""seconds that a change for which nobody waits leaves the thread, and the interpreter's lock, to
+those for which somebody does: they take it along"""
 
 
 class _Asked(NamedTuple):
@@ -44,6 +47,7 @@ class StoreThread:
         self._loop = asyncio.get_running_loop()
         self._asked: list[_Asked] = []
         self._working = False
+        self._lingering: asyncio.TimerHandle | None = None
         self._thread = SerialThread("store")
         self._syncs = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-sync")
         self._timer: asyncio.TimerHandle | None = None
@@ -55,20 +59,29 @@ class StoreThread:
         result: T = await self._ask(None, function)
         return result
 
-    def change(self, write: Callable[[Store], None], then: Callable[[Store], T]) -> asyncio.Future[T]:
-        """Begun at once: `write` within a transaction, which it may share with other calls' and
-        which is tried again without those where it fails; and, once that is committed, `then`,
-        whose result it is. Raises what they raise."""
-        return self._ask(write, then)
+    def change(
+        self, write: Callable[[Store], None], then: Callable[[Store], T], *, lingers: bool = False
+    ) -> asyncio.Future[T]:
+        """Begun at once, or where it `lingers`, moments from now: `write` within a transaction,
+        which it may share with other calls' and which is tried again without those where it
+        fails; and, once that is committed, `then`, whose result it is. Raises what they raise."""
+        return self._ask(write, then, lingers=lingers)
 
-    def _ask(self, write: Callable[[Store], None] | None, function: Callable[[Store], Any]) -> asyncio.Future[Any]:
+    def _ask(
+        self, write: Callable[[Store], None] | None, function: Callable[[Store], Any], *, lingers: bool = False
+    ) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._asked.append(_Asked(future, write, function))
-        if not self._working:
+        if lingers and not self._working:
+            self._lingering = self._lingering or self._loop.call_later(LINGER, self._begin)
+        elif not self._working:
             self._begin()
         return future
 
     def _begin(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         asked, self._asked = self._asked, []
         self._working = True
         self._thread.submit(lambda: self._work(asked))
@@ -121,8 +134,9 @@ class StoreThread:
     def close(self) -> None:
         """After the last call is done."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._lingering):
+            if timer is not None:
+                timer.cancel()
         self._thread.close()
         self._carry_out_all(self._asked)
         self._syncs.shutdown()
