@@ -64,6 +64,7 @@ class Queue:
         self._pass_due: asyncio.Handle | None = None
         self._registry.observers.append(self._changed)
         self._registry.waits_for = self.waits_for
+        self._registry.is_waited_for = lambda job: bool(self._ready) or job.id in self._dependents
         supervisor.cleared = self._take_up
 
     def start(self) -> None:

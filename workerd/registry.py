@@ -120,6 +120,8 @@ class Registry:
         self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
         self.waits_for: Callable[[Job], str | None] = lambda job: None
         """says why a queued job waits"""
+        self.is_waited_for: Callable[[Job], bool] = lambda job: False
+        """says whether others may start once this one has ended"""
         self.observers: list[Callable[[Job], None]] = []
         """called with each job as it was just recorded, in order; must not block"""
 
@@ -201,8 +203,9 @@ class Registry:
         events = self._events(self._live.get(job.id), job, used)
         if (older := self._soon.pop(job.id, None)) is not None:
             events = (*older.events, *events)
-        committed = await self._backlog.commit(job, events, lingers=job.state is State.FINISHED)
-        if job.state is State.FINISHED:
+        ended = job.state is State.FINISHED
+        committed = await self._backlog.commit(job, events, lingers=ended and not self.is_waited_for(job))
+        if ended:
             self._store.sync_soon()
         self._tell(job)
         return committed

@@ -18,6 +18,7 @@ from tests.host.tracing import CLONE3, killed_after, next_spawned_killed_after
 from workerd import protocol
 from workerd.errors import StartFailed
 from workerd.job import JobSpec, Net
+from workerd.sandbox import CAPABILITIES, ROOT_CAPABILITIES
 
 KEPT = {str(number) for number in range(20, 36)}
 """the numbers of what it keeps: of the host's mount namespace, and for the next job"""
@@ -70,6 +71,24 @@ def test_each_job_has_namespaces_of_its_own(own_daemon: Daemon) -> None:
 def test_it_does_not_stay_in_the_newest_jobs_namespaces(own_daemon: Daemon) -> None:
     theirs = namespaces(sleepers(own_daemon, 1)[0])
     until(lambda: not set(namespaces(zygote(own_daemon)).values()) & {theirs[name] for name in ("net", "ipc")})
+
+
+def test_it_has_no_more_to_give_by_an_exec_than_a_job_may_have(own_daemon: Daemon) -> None:
+    """So a job of root's need not drop the rest: what `cap_add` names is another first stage's."""
+    own_daemon.wait(own_daemon.run("true"))
+    mine, usual = bounding_set(os.getpid()), sum(1 << CAPABILITIES[name] for name in ROOT_CAPABILITIES)
+    assert bounding_set(zygote(own_daemon)) == mine & usual
+    added = 1 << CAPABILITIES["NET_ADMIN"]
+    with own_daemon.client() as client:
+        pid = client.status(own_daemon.run("sleep", "1000", cap_add=("NET_ADMIN",))).pid
+    (command,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert bounding_set(int(command)) == mine & (usual | added)
+    assert bounding_set(zygote(own_daemon)) == mine & usual
+
+
+def bounding_set(pid: int) -> int:
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("CapBnd"))
+    return int(line.split()[1], 16)
 
 
 def test_nothing_of_a_plan_stays_in_it(own_daemon: Daemon) -> None:

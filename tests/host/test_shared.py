@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +24,14 @@ from workerd.job import Net
 PYTHON = "/usr/bin/python3"
 KEYCTL, GET_ID, JOIN, SESSION = 250, 0, 1, -3
 SYSFS = "stat -c %d /sys; ls /sys/class/net; ip -br link | cut -d' ' -f1"
+FIRMWARE = Path("/sys/firmware").is_dir() and os.listdir("/sys/firmware")
+UNCOVER = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.setns(os.open(f"/proc/{sys.argv[1]}/ns/mnt", os.O_RDONLY), 0) == 0
+assert libc.umount2(b"/sys/firmware", 2) == 0, os.strerror(ctypes.get_errno())
+"""
+"""in the first stage's mounts, where the common one is"""
 OWN = f"import ctypes; print(ctypes.CDLL(None).syscall({KEYCTL}, {GET_ID}, {SESSION}, 0))"
 
 
@@ -71,6 +80,19 @@ class TestSysfs:
         alone = ({"net": Net.HOST}, {"cap_add": ("NET_ADMIN",)}, {"cap_add": ("SYS_ADMIN",)}, {"seccomp": False})
         for spec in (*alone, {"rootfs": "/"}):
             assert sysfs(host, **spec)[0] != shared
+
+    @pytest.mark.skipif(not FIRMWARE, reason="this machine has nothing in /sys/firmware")
+    def test_what_no_job_may_see_of_it_is_covered(self, host: Host) -> None:
+        host.settled()
+        for spec in ({}, {"seccomp": False}, {"rootfs": "/"}, {"net": Net.HOST}):
+            assert sysfs(host, "ls -A /sys/firmware; echo $?", **spec) == ["0"]
+
+    @pytest.mark.skipif(not FIRMWARE, reason="this machine has nothing in /sys/firmware")
+    def test_it_is_covered_again_where_that_was_lost(self, host: Host) -> None:
+        """As it is with a CPU that is taken off, and put on again."""
+        pid = host.settled()
+        subprocess.run([sys.executable, "-c", UNCOVER, str(pid)], check=True)
+        assert sysfs(host, "ls -A /sys/firmware; echo $?") == ["0"]
 
     def test_it_stays_when_the_first_stage_has_left(self, host: Host) -> None:
         pid = host.settled()

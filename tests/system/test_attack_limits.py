@@ -39,6 +39,13 @@ class TestFilling:
         assert job["reason"] == "oom" or job["exit_code"] == 0
         assert abs(int(vm.sh(free).out) - before) < 8 << 20  # the host's /tmp had no part in it
 
+    def test_each_has_a_tmp_of_its_own_size(self, vm: Machine, user: str | None) -> None:
+        """Whatever the job before it had."""
+        script = "for d in /tmp /var/tmp /dev/shm; do echo $(($(stat -f -c %b $d) * $(stat -f -c %S $d))); done"
+        for limit, size in (("--mem=48M", 48 << 20), ("--mem=64M", 64 << 20), (None, 1 << 30), (None, 1 << 30)):
+            job = run(vm, user, *([limit] if limit else []), "--", "sh", "-c", script)
+            assert vm.sh(f"workerctl out {job['id']}").out.split() == [str(size)] * 3
+
     def test_inodes_of_tmp_are_bounded(self, vm: Machine, user: str | None) -> None:
         script = "mkdir /tmp/d && cd /tmp/d && seq 1 400000 | xargs -n 5000 touch; ls -f | wc -l"
         job = run(vm, user, "--mem", "48M", "--", "sh", "-c", script)

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from workerd import backlog
+from workerd import backlog, storethread
 from workerd.backlog import Backlog
 from workerd.errors import Exhausted, NoSuchJob
 from workerd.events import Entry
@@ -129,6 +129,48 @@ class TestBacklog:
             backlog.close()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
+
+        run(body)
+
+
+class TestLingering:
+    """The end of a job, which nobody waits for, leaves the thread to what somebody waits for."""
+
+    def test_it_is_committed_by_itself_in_the_end(self, run: Run) -> None:
+        async def body(backlog: Backlog, thread: StoreThread, disk: Disk) -> None:
+            ended = msgspec.structs.replace(a_job("a"), state=State.FINISHED)
+            assert await backlog.commit(ended, lingers=True)
+            assert thread.store.get("a") == ended
+
+        run(body)
+
+    def test_it_goes_with_the_next_and_before_it(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(storethread, "LINGER", 1000.0)
+
+        async def body(backlog: Backlog, thread: StoreThread, disk: Disk) -> None:
+            lingering = asyncio.ensure_future(
+                backlog.commit(msgspec.structs.replace(a_job("a"), state=State.FINISHED), lingers=True)
+            )
+            await asyncio.sleep(0.05)
+            assert thread.store.get("a").state is State.STARTING
+            assert (await thread.call(lambda store: store.get("a"))).state is State.FINISHED
+            assert await lingering
+
+        run(body)
+
+    def test_it_is_committed_where_the_daemon_ends(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(storethread, "LINGER", 1000.0)
+
+        async def body(backlog: Backlog, thread: StoreThread, disk: Disk) -> None:
+            ended = msgspec.structs.replace(a_job("a"), state=State.FINISHED)
+            lingering = asyncio.ensure_future(backlog.commit(ended, lingers=True))
+            await asyncio.sleep(0)
+            path = thread.store.path
+            thread.close()
+            lingering.cancel()
+            again = Store.open(path)
+            assert again.get("a") == ended
+            again.close()
 
         run(body)
 

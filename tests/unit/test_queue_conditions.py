@@ -4,11 +4,14 @@ start of the daemon), and committed."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.unit.queuestage import Stage, a_job, run_with
+from workerd import storethread
 from workerd.job import After, Outcome, Reason, State
 
 FIRST, SECOND = "aaaaaaaaaa", "bbbbbbbbbb"
@@ -46,6 +49,24 @@ def test_comes_while_it_waits(tmp_path: Path, outcome: Outcome, became: str) -> 
         first.job = FAILED
         await stage.registry.settle(first)
         assert await stage.became.get() == (SECOND, became)
+
+    run_with(tmp_path, body)
+
+
+def test_an_end_that_another_waits_for_does_not_linger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storethread, "LINGER", 1000.0)
+
+    async def body(stage: Stage) -> None:
+        first, third = stage.live(RUNS), stage.live(a_job("cccccccccc", State.RUNNING))
+        second(stage, Outcome.FAILED)
+        stage.queue.start()
+        third.job = msgspec.structs.replace(FAILED, id=third.job.id)
+        nobodys = asyncio.ensure_future(stage.registry.settle(third))
+        await asyncio.sleep(0.05)
+        assert not nobodys.done()
+        first.job = FAILED
+        await stage.registry.settle(first)
+        await nobodys
 
     run_with(tmp_path, body)
 
