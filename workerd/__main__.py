@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,7 @@ def default_init() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     _fill_standard_descriptors()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would have the kernel reap our children
     arguments = argument_parser().parse_args(argv)
     _start_logging(verbose=arguments.verbose)
     try:

@@ -11,7 +11,7 @@ from workerd import sandbox
 from workerd.auth import Peer, is_admin, may_use_net
 from workerd.config import PerJob, Policy, Totals
 from workerd.errors import InvalidParams, NotPermitted, PolicyExceeded
-from workerd.job import IoLimit, Job, JobSpec, Limits, Mount, MountKind, Net
+from workerd.job import IoLimit, Job, JobSpec, Limits, Mount, MountKind, Net, State
 from workerd.netconfig import format_ports, may_publish
 from workerd.totals import Stored, check_output, default_output
 from workerd.units import format_size
@@ -53,9 +53,10 @@ def admit(
         limits = _within_io_maxima(limits, policy.maxima.limits.io)
     counted = any(total is not None for totals in bounds for total in (totals.jobs, totals.output))
     others = list(unfinished) if counted else []
-    _check_jobs(len(others), policy.machine, "the machine's")
+    owners = [job.uid for job in others if job.state is not State.FINISHED]  # told, though it may not be committed
+    _check_jobs(len(owners), policy.machine, "the machine's")
     if not is_admin(peer, policy):
-        _check_jobs(sum(job.uid == peer.uid for job in others), policy.totals(peer.uid, peer.gids), "your")
+        _check_jobs(owners.count(peer.uid), policy.totals(peer.uid, peer.gids), "your")
     _check_stored(max_output, peer, policy, others, stored)
     return msgspec.structs.replace(spec, limits=limits, max_output=max_output)
 

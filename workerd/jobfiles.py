@@ -71,6 +71,15 @@ class JobFiles:
         """A FIFO: what is typed into the job's terminal, where it has one."""
         return f"{self.runtime}/tty"
 
+    def make_runtime(self) -> None:
+        """Before there may be a PID 1: as long as there is no exit record in it, none has had
+        the word to go. Raises OSError."""
+        os.mkdir(self.runtime, 0o700)
+
+    def never_had_the_word(self) -> bool:
+        """Whether no PID 1 of the job can have had it."""
+        return os.path.isdir(self.runtime) and not os.path.exists(self.exit)
+
     def remove_runtime(self) -> None:
         _remove_directory(self.runtime, (_EXIT, _CONTROL))
 
@@ -220,11 +229,10 @@ def _open_output(files: JobFiles) -> OutputFiles:
 
 
 def create_runtime(files: JobFiles, *, tty: bool) -> RuntimeFiles:
-    """The run-time files of a job that is to start. Raises OSError, and then nothing of
-    them is left."""
+    """The run-time files of a job that is to start, in their directory. Raises OSError, and
+    then nothing of them is left."""
     opened: list[int] = []
     try:
-        os.mkdir(files.runtime, 0o700)
         opened.append(exitrecord.allocate(files.exit))
         for path in (files.control, files.tty) if tty else (files.control,):
             os.mkfifo(path, 0o600)

@@ -44,6 +44,8 @@ def follow(supervisor: Supervisor, live: Live) -> None:
             live.unwatch = None
             supervisor.limit_watch.begin(live)
 
+    if live.files.never_had_the_word():
+        return  # and leaves
     try:
         inotify = Inotify(asyncio.get_running_loop())
         live.unwatch = inotify.close

@@ -56,7 +56,8 @@ def judge(job: Job, record: exitrecord.Record | None, *, oom_killed: bool, now: 
 
 def cut_short(job: Job, record: exitrecord.Record | None, *, oom_killed: bool) -> bool:
     """Whether the daemon's own death ended the job's start before the command ran. It is
-    certain: PID 1 says so, or has left no record, which it does before anything runs."""
+    certain: PID 1 has left no record, which it does before anything runs, or says so (as that
+    of an earlier version does)."""
     match record:
         case None:
             return job.state is State.STARTING and not oom_killed

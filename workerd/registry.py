@@ -131,7 +131,8 @@ class Registry:
 
     def count(self, *, queued: bool) -> int:
         """How many wait, or else how many are live."""
-        return sum((live.job.state is State.QUEUED) is queued for live in self._live.values())
+        jobs = (live.job for live in self._live.values())
+        return sum(job.state is State.QUEUED if queued else job.live for job in jobs)
 
     def close(self) -> None:
         """Nobody waits for the disk any more."""
@@ -196,16 +197,15 @@ class Registry:
             message = f"cannot record a job: {where}{error.strerror}; free space for workerd's state directory"
             raise Exhausted(message, errno=error.errno) from error
 
-    async def record(self, job: Job, used: Usage | None = None) -> bool:
+    async def record(self, job: Job, used: Usage | None = None, *, lingers: bool = False) -> bool:
         """Commit a changed job, which holds from now on: False where the disk is full or
         fails, and it is committed as soon as that works again. `used` is what its last
         try had used, where it is to be tried again. Raises NoSuchJob."""
         events = self._events(self._live.get(job.id), job, used)
         if (older := self._soon.pop(job.id, None)) is not None:
             events = (*older.events, *events)
-        ended = job.state is State.FINISHED
-        committed = await self._backlog.commit(job, events, lingers=ended and not self.is_waited_for(job))
-        if ended:
+        committed = await self._backlog.commit(job, events, lingers=lingers and not self.is_waited_for(job))
+        if job.state is State.FINISHED:
             self._store.sync_soon()
         self._tell(job)
         return committed
@@ -285,7 +285,7 @@ class Registry:
             )
         return renamed
 
-    async def settle(self, live: Live) -> bool:
+    async def settle(self, live: Live, *, lingers: bool = False) -> bool:
         """Commit a job that is now finished, and tell those who wait for it. False where
         the commit has to wait (`recorded` tells): until then it stays among the live.
 
@@ -297,7 +297,8 @@ class Registry:
         for waiter in self._waiters.pop(job.id, ()):
             if not waiter.done():
                 waiter.set_result(job)
-        committed = await asyncio.ensure_future(self.record(job))  # begun behind their answers, in the same turn
+        recording = self.record(job, lingers=lingers)
+        committed = await asyncio.ensure_future(recording)  # begun behind their answers, in the same turn
         if committed:
             self.discard(job.id)
         return committed

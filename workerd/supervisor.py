@@ -179,6 +179,7 @@ class Supervisor:
         )
         try:
             if live.job.spec.net is Net.BRIDGE:
+                runtime.files()  # a stop that comes meanwhile is told through them
                 await output.files()  # it is recorded with its address next
                 launch = await self._with_network(live, launch)
             started = await self.launcher.start(launch)
@@ -206,7 +207,7 @@ class Supervisor:
         self.watch(live)
 
     async def _prepare(self, live: Live) -> JobCgroup:
-        """With its limits. Raises WorkerError."""
+        """With its limits, and the directory of its run-time files. Raises WorkerError."""
         job = live.job
         try:
             self.totals.hold(job)
@@ -217,6 +218,7 @@ class Supervisor:
             else:
                 effective, warnings = apply()
             live.job = msgspec.structs.replace(live.job, effective=effective, warnings=warnings)
+            live.files.make_runtime()
             return live.cgroup
         except OSError as error:
             raise as_worker_error(error) from error
@@ -227,7 +229,6 @@ class Supervisor:
         warnings = (*live.job.warnings, *lease.warnings)
         live.job = msgspec.structs.replace(live.job, address=lease.address, warnings=warnings)
         await self.registry.record(live.job)  # a restarted daemon claims the address from there
-        launch.runtime()  # where those two files are
         files = live.files
         files.write_names(lease.resolv_conf, lease.hosts)
         seen = ((files.resolv_conf, "/etc/resolv.conf"), (files.hosts, "/etc/hosts"))
@@ -277,21 +278,21 @@ class Supervisor:
         """PID 1 is dead: find the outcome, commit it, tell it, clear up. `account` is
         what the cgroup said, where that is gone already."""
 
-        def read() -> dict[str, object] | None:
+        def read() -> tuple[dict[str, object] | None, bool]:
             said = account or take_account(live.cgroup)
             record = exitrecord.read(live.files.exit)
             if restarting.starts_anew(live.job) and outcome.cut_short(live.job, record, oom_killed=said.oom_killed):
-                return None
+                return None, False
             fields = outcome.judge(live.job, record, oom_killed=said.oom_killed, now=now())
-            return {"usage": said.usage, **stored_output(live.files), **fields}
+            return {"usage": said.usage, **stored_output(live.files), **fields}, isinstance(record, exitrecord.Ended)
 
         with self._giving_way():
-            fields = await until_possible(read, f"job {live.job.id}: its end cannot be read")
+            fields, is_recorded = await until_possible(read, f"job {live.job.id}: its end cannot be read")
         if fields is None:
             log.warning("job %s: the last workerd died while it was starting: it is started again", live.job.id)
             await self._back_to_the_queue(live, restarting.anew(live.job, now(), monotonic()))
         else:
-            await self.settle(live, fields)
+            await self.settle(live, fields, lingers=is_recorded)
 
     @contextlib.contextmanager
     def _giving_way(self) -> Iterator[None]:
@@ -336,10 +337,10 @@ class Supervisor:
             # The job stays as it is recorded; the next start of workerd looks again.
             log.exception("job %s: what became of it could not be recorded", live.job.id)
 
-    async def settle(self, live: Live, fields: dict[str, object]) -> None:
+    async def settle(self, live: Live, fields: dict[str, object], *, lingers: bool = False) -> None:
         """Finish a job whose outcome is known, or have it tried again where its restart
         policy says so: commit, tell, clear up. Where the disk is full it is told, and all
-        else happens once it could be committed."""
+        else happens once it could be committed. `lingers`: its exit record has its outcome, too."""
         ended = change(live.job, State.FINISHED, **fields)
         wait = restarting.wait_before_next(ended)
         if wait is not None:
@@ -347,7 +348,7 @@ class Supervisor:
             return
         live.job = ended
         await self.network.release(ended)  # whoever waits for the end may want its ports
-        committed = await self.registry.settle(live)
+        committed = await self.registry.settle(live, lingers=lingers)
         if ended.spec.restart.when is not Restart.NEVER:
             _end_log(live)
         self._followers.wake(live.files.index)

@@ -48,6 +48,8 @@ class Daemon:
             self.config.write_text(config)
             self.arguments += ["--config", str(self.config)]
         self.process: subprocess.Popen[bytes] | None = None
+        self.prelude = ""
+        """Python that is executed before it"""
 
     def command(self) -> list[str]:
         places = {
@@ -57,7 +59,10 @@ class Daemon:
             "--cgroup": self.cgroup,
         }
         words = [word for option, path in places.items() for word in (option, str(path))]
-        return [sys.executable, "-m", "workerd", *words, "--allow-missing-controllers", *self.arguments]
+        program = ["-m", "workerd"]
+        if self.prelude:
+            program = ["-c", f"{self.prelude}\nfrom workerd.__main__ import main\nraise SystemExit(main())"]
+        return [sys.executable, *program, *words, "--allow-missing-controllers", *self.arguments]
 
     def start(self, **popen: Any) -> None:
         """Returns when it says that it serves; raises AssertionError with its log."""

@@ -105,9 +105,10 @@ class NetDaemon(Daemon):
 
 
 @contextlib.contextmanager
-def net_daemon(config: str = "", world: World | None = None) -> Iterator[NetDaemon]:
+def net_daemon(config: str = "", world: World | None = None, prelude: str = "") -> Iterator[NetDaemon]:
     own = World() if world is None else None
     daemon = NetDaemon(world or own or World(), config)
+    daemon.prelude = prelude
     try:
         daemon.start()
         yield daemon

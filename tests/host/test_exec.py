@@ -154,7 +154,8 @@ class TestExec:
         with popen(daemon, "exec", job, "sh", "-c", f"exec > {there}; echo up; touch /tmp/go; exec yes") as entered:
             assert daemon.wait(job).exit_code == 0
             assert entered.wait(60) in (128 + signal.SIGKILL, 128 + signal.SIGPIPE)
-        assert daemon.output(job).startswith(b"up\r\n" if tty else b"up\n")
+        output = daemon.output(job)
+        assert output.startswith(b"up\r\n" if tty else b"up\n") or len(output) > 32 << 20  # all that is kept
 
     def test_dies_with_its_client(self, daemon: Daemon) -> None:
         job = sleeper(daemon)

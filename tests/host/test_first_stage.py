@@ -20,7 +20,7 @@ from workerd.errors import StartFailed
 from workerd.job import JobSpec, Net
 from workerd.sandbox import CAPABILITIES, ROOT_CAPABILITIES
 
-KEPT = {str(number) for number in range(20, 36)}
+KEPT = {str(number) for number in range(20, 35)}
 """the numbers of what it keeps: of the host's mount namespace, and for the next job"""
 SECRET = "correct-horse-battery-staple"
 
@@ -84,6 +84,17 @@ def test_it_has_no_more_to_give_by_an_exec_than_a_job_may_have(own_daemon: Daemo
     (command,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert bounding_set(int(command)) == mine & (usual | added)
     assert bounding_set(zygote(own_daemon)) == mine & usual
+
+
+def test_its_end_is_seen_where_workerd_was_started_with_sigchld_ignored() -> None:
+    daemon = Daemon()
+    daemon.prelude = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    try:
+        daemon.start()
+        for _ in range(5):
+            assert daemon.wait(daemon.run("true", cap_add=("NET_ADMIN",))).exit_code == 0
+    finally:
+        daemon.close()
 
 
 def bounding_set(pid: int) -> int:

@@ -10,16 +10,17 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.host.daemon import ENV, Daemon, as_user, running
+from tests.host.daemon import ENV, Daemon, as_user, running, until
 from tests.host.netns import HOST, OUTSIDE, NetDaemon, World, net_daemon
 from workerctl import Client
 from workerd import protocol
 from workerd.errors import ConfigError, Exhausted, InvalidParams, NotPermitted, WorkerError
-from workerd.job import Job, JobSpec, Net, Protocol, Publish, State
+from workerd.job import Job, JobSpec, Net, Protocol, Publish, Reason, State
 
 BRIDGE = Net.BRIDGE
 NOBODY = 65534
@@ -59,6 +60,15 @@ try:
     print(sock.recv(100).decode())
 except OSError as error:
     print("no:", type(error).__name__, error)
+"""
+SLOW_LEASE = """
+import asyncio
+from workerd.network import Network
+lease = Network.lease
+async def slowly(*asked):
+    await asyncio.sleep(1)
+    return await lease(*asked)
+Network.lease = slowly
 """
 PYTHON = "/usr/bin/python3"
 ANY = "0.0.0.0"  # noqa: S104 - all addresses of a namespace of the test's own
@@ -146,6 +156,16 @@ class TestBridge:
 
 
 class TestIsolation:
+    def test_a_stop_while_it_is_given_its_network_is_told(self) -> None:
+        with net_daemon(prelude=SLOW_LEASE) as daemon, ThreadPoolExecutor() as pool, daemon.client() as client:
+            script = "trap 'exit 7' TERM; while :; do sleep 0.05; done"
+            asked = pool.submit(daemon.run, "sh", "-c", script, net=Net.BRIDGE, name="slow", grace=60_000_000)
+            until(lambda: any(daemon.runtime.glob("jobs/*")))
+            job = client.stop("slow")
+            assert (job.reason, job.signal) in ((Reason.STOPPED, signal.SIGTERM), (Reason.STOPPED, None))
+            with contextlib.suppress(WorkerError):
+                asked.result(60)
+
     def test_two_servers_on_one_port_do_not_meet(self, net: NetDaemon) -> None:
         with serving(net, hostname="one") as one, serving(net, hostname="two") as two:
             assert one.address != two.address

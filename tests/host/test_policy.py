@@ -106,6 +106,12 @@ class TestTotals:
             with pytest.raises(PolicyExceeded, match="the machine's total of 2 jobs is taken"):
                 run(path, sleeper(), False)
 
+    def test_a_job_that_has_ended_does_not_count(self) -> None:
+        """Not from the moment on at which whoever waits for it is told."""
+        with running(config="[machine]\njobs = 1\n") as daemon, daemon.client() as client:
+            for _ in range(30):
+                client.wait([client.run(["true"], env=ENV).id])
+
     def test_that_no_controller_holds_are_told_in_the_log(self) -> None:
         with running(config='[user]\nmemory = "1G"\n') as daemon:
             if "cannot limit" in daemon.log.read_text():

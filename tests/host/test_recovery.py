@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,6 +190,21 @@ class TestCutShort:
         assert daemon.wait(last).exit_code == 0
         assert {daemon.output(job_id) for job_id in ids} == {b"ran\n"}
 
+    def test_one_whose_files_were_not_made_yet_never_ran(self, own_daemon: Daemon) -> None:
+        daemon = own_daemon
+        cgroup = dies_before_the_files(daemon)
+        daemon.start()
+        until(lambda: not cgroup.exists())
+        with daemon.client() as client:
+            assert job_of(cgroup) not in {job.id for job in client.list(all=True)}
+
+    def test_one_out_of_the_queue_whose_files_were_not_made_yet_is_started_again(self, own_daemon: Daemon) -> None:
+        daemon = own_daemon
+        job, states = ended_with_the_next(daemon, dies_before_the_files(daemon, delay=0.2))
+        assert (job.exit_code, job.start_attempts) == (0, 2)
+        assert daemon.output(job.id) == b"ran\n"
+        assert State.RUNNING not in states[:-2]
+
     def test_one_that_was_to_be_stopped_by_then_was_stopped(self, own_daemon: Daemon) -> None:
         daemon = own_daemon
         with daemon.client() as asking, ThreadPoolExecutor() as pool:
@@ -229,6 +245,23 @@ def waits_for_its_word_out_of_the_queue(daemon: Daemon) -> Path:
         until(lambda: any(daemon.cgroup.glob("jobs/uid-0/job-*")))
         (cgroup,) = daemon.cgroup.glob("jobs/uid-0/job-*")
         die_before_its_word(daemon, cgroup)
+    until(lambda: (cgroup / "cgroup.procs").read_text() != "")
+    return cgroup
+
+
+def dies_before_the_files(daemon: Daemon, **how: Any) -> Path:
+    """The frozen cgroup of a job whose plan was handed on by a daemon that went no further."""
+    daemon.kill()
+    daemon.prelude = "from tests.host import steps; steps.arm('before:exitrecord.allocate:2')"
+    daemon.start()
+    daemon.prelude = ""
+    assert daemon.process is not None
+    with first_stage_stopped(daemon):
+        with contextlib.suppress(ConnectionFailed), daemon.client() as client:
+            client.run(["echo", "ran"], env=ENV, **how)
+        daemon.process.wait(30)
+        (cgroup,) = daemon.cgroup.glob("jobs/uid-0/job-*")
+        (cgroup / "cgroup.freeze").write_text("1")
     until(lambda: (cgroup / "cgroup.procs").read_text() != "")
     return cgroup
 
@@ -283,6 +316,7 @@ class TestFirstStage:
         cgroup.mkdir()
         listens, status_fd = os.pipe()
         os.close(listens)
+        files.make_runtime()
         opened, gate = jobfiles.create_runtime(files, tty=False), Gate()
         fds = Descriptors(cgroup=os.open(cgroup, os.O_PATH), status=status_fd, go=os.dup(gate.far_end))
         numbers = [fd for _, fd in fds.named()]

@@ -105,6 +105,7 @@ class TestRemoval:
     def test_no_link_is_followed_and_nothing_stays(self, files: jobfiles.JobFiles, tmp_path: Path, tty: bool) -> None:
         kept = tmp_path / "kept"
         kept.write_text("somebody else's")
+        files.make_runtime()
         jobfiles.create_runtime(files, tty=tty).close()
         files.write_names("", "")
         Path(files.exit).unlink()
@@ -118,6 +119,7 @@ class TestRemoval:
     def test_the_usual_is_removed_without_a_look(
         self, files: jobfiles.JobFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        files.make_runtime()
         jobfiles.create_runtime(files, tty=False).close()
         jobfiles.open_output(files).close()
         monkeypatch.delattr(os, "listdir")

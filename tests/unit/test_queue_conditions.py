@@ -61,11 +61,11 @@ def test_an_end_that_another_waits_for_does_not_linger(tmp_path: Path, monkeypat
         second(stage, Outcome.FAILED)
         stage.queue.start()
         third.job = msgspec.structs.replace(FAILED, id=third.job.id)
-        nobodys = asyncio.ensure_future(stage.registry.settle(third))
+        nobodys = asyncio.ensure_future(stage.registry.settle(third, lingers=True))
         await asyncio.sleep(0.05)
         assert not nobodys.done()
         first.job = FAILED
-        await stage.registry.settle(first)
+        await stage.registry.settle(first, lingers=True)
         await nobodys
 
     run_with(tmp_path, body)

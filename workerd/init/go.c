@@ -15,12 +15,12 @@
 
 static bool take_files(struct msghdr *header, struct plan *plan) {
     int *const slots[] = {&plan->log_fd, &plan->index_fd, &plan->exit_fd, &plan->control_fd, &plan->tty_fd};
-    size_t count = sizeof slots / sizeof *slots - (plan->controlling ? 0 : 1);
+    const size_t all = sizeof slots / sizeof *slots, count = plan->controlling ? all : all - 1;
     struct cmsghdr *control = CMSG_FIRSTHDR(header);
     if ((header->msg_flags & MSG_CTRUNC) || control == NULL || control->cmsg_level != SOL_SOCKET ||
         control->cmsg_type != SCM_RIGHTS || control->cmsg_len != CMSG_LEN(count * sizeof(int)))
         return false;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < all && i < count; i++)
         memcpy(slots[i], CMSG_DATA(control) + i * sizeof(int), sizeof(int));
     return true;
 }

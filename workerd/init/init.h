@@ -192,7 +192,7 @@ bool template_was_stale(void); /* whether what was taken since is to be taken ag
 /* sharedsys.c. All as far as it can be had, but for the way back. */
 void sharedsys_open(void);  /* leaves our network namespace */
 bool sharedsys_place(void); /* on the stub; false where we cannot be in our network namespace again */
-int sharedsys_take(const struct plan *plan, bool *is_new); /* in PID 1, on the stub: that one, or the job's own */
+int sharedsys_take(const struct plan *plan); /* in PID 1, on the stub: that one, or the job's own */
 
 /* stock.c */
 enum stock_item { STOCK_DEVICES, STOCK_TERMINALS, STOCK_QUEUES, STOCK_RUN, STOCK_TMP, STOCK_VAR_TMP, STOCK_SHM };
@@ -215,7 +215,7 @@ void devices_build(void);
 
 /* masks.c */
 void masks_apply_to_proc(int proc, int empty_fd);
-bool masks_apply_to_sys(int sys, bool is_new, int empty_fd); /* false and errno where something is left uncovered */
+bool masks_apply_to_sys(int sys, int empty_fd); /* false and errno where something is left uncovered */
 
 /* go.c: returns once the command may run */
 void go_wait(struct plan *plan);

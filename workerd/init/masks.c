@@ -36,42 +36,38 @@ static bool is_absent(int fd) { return fd < 0 && (errno == ENOENT || errno == EN
 
 enum cover { ABSENT, COVERED, FAILED }; /* FAILED: and errno */
 
-/* A directory. */
-static enum cover mask(int at, const char *path, int empty_fd) {
-    cleanup_fd int target = open_beneath(at, path, O_PATH, WALK);
-    if (is_absent(target))
-        return ABSENT;
-    cleanup_fd int empty = target < 0 ? -1 : tree_copy(empty_fd, "", AT_EMPTY_PATH);
+/* A directory. It is looked up each time, also where it may be covered already: a mount on a directory of
+ * sysfs that has gone goes with the first look that misses it, no sooner. */
+static enum cover mask(int sys, const char *path, int empty_fd) {
+    cleanup_fd int target = open_beneath(sys, path, O_PATH, WALK | RESOLVE_NO_XDEV);
+    if (target < 0)
+        return is_absent(target) ? ABSENT : errno == EXDEV ? COVERED : FAILED;
+    cleanup_fd int empty = tree_copy(empty_fd, "", AT_EMPTY_PATH);
     return empty >= 0 && tree_move(empty, target) ? COVERED : FAILED;
 }
 
-static bool mask_throttle(int sys, int empty_fd, int *covered) {
+static bool mask_throttle(int sys, int empty_fd) {
     char path[64];
-    for (int cpu = *covered;; cpu++) {
-        snprintf(path, sizeof path, "devices/system/cpu/cpu%d", cpu);
+    for (int cpu = 0;; cpu++) {
+        snprintf(path, sizeof path, "devices/system/cpu/cpu%d/thermal_throttle", cpu);
+        enum cover cover = mask(sys, path, empty_fd);
+        if (cover == FAILED)
+            return false;
+        if (cover == COVERED)
+            continue;
+        *strrchr(path, '/') = '\0';
         cleanup_fd int fd = open_beneath(sys, path, O_PATH, WALK);
         if (fd < 0)
             return is_absent(fd);
-        enum cover cover = mask(fd, "thermal_throttle", empty_fd);
-        if (cover == FAILED)
-            return false;
-        if (cover == COVERED && cpu == *covered)
-            ++*covered;
     }
 }
 
-bool masks_apply_to_sys(int sys, bool is_new, int empty_fd) {
+bool masks_apply_to_sys(int sys, int empty_fd) {
     static const char *const masked[] = {"firmware", "devices/virtual/powercap", "fs/selinux"};
-    static struct {
-        enum cover masked[sizeof masked / sizeof *masked];
-        int throttles; /* of the first CPUs */
-    } covered;
-    if (is_new)
-        memset(&covered, 0, sizeof covered);
     for (size_t i = 0; i < sizeof masked / sizeof *masked; i++)
-        if (covered.masked[i] != COVERED && (covered.masked[i] = mask(sys, masked[i], empty_fd)) == FAILED)
+        if (mask(sys, masked[i], empty_fd) == FAILED)
             return false;
-    return mask_throttle(sys, empty_fd, &covered.throttles);
+    return mask_throttle(sys, empty_fd);
 }
 
 /* In the working directory: a directory or a file is covered by its like. */
@@ -79,7 +75,7 @@ static bool cover(const char *name, int null_fd, int empty_fd) {
     char with[32];
     for (int tries = 0; tries < 2; tries++) {
         snprintf(with, sizeof with, "self/fd/%d", tries == 0 ? null_fd : empty_fd);
-        if (mount(with, name, NULL, MS_BIND, NULL) == 0 || errno == ENOENT)
+        if (mount(with, name, NULL, MS_BIND, NULL) == 0 || (errno == ENOENT && access(name, F_OK) < 0))
             return true;
         if (errno != ENOTDIR)
             return false;
@@ -100,18 +96,22 @@ static bool seal(const char *name) {
  * what lies above it (in a root tree) does not lead us elsewhere. */
 void masks_apply_to_proc(int proc, int empty_fd) {
     static const char *const masked[] = {
-        "acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats",
+        "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+        "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
         /* of the whole machine, and open to root without any capability */
-        "kpagecgroup", "kpagecount", "kpageflags", "vmallocinfo",
+        "/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/vmallocinfo",
     };
-    static const char *const sealed[] = {"bus", "driver", "dynamic_debug", "fs", "irq", "mtrr", "sys", "sysrq-trigger"};
+    static const char *const sealed[] = {
+        "/proc/bus", "/proc/driver", "/proc/dynamic_debug", "/proc/fs", "/proc/irq", "/proc/mtrr", "/proc/sys",
+        "/proc/sysrq-trigger",
+    };
     cleanup_fd int null_fd = open_null();
     if (fchdir(proc) < 0)
         fail("mask", "/proc");
     for (size_t i = 0; i < sizeof masked / sizeof *masked; i++)
-        if (!cover(masked[i], null_fd, empty_fd))
+        if (!cover(masked[i] + strlen("/proc/"), null_fd, empty_fd))
             fail("mask", masked[i]);
     for (size_t i = 0; i < sizeof sealed / sizeof *sealed; i++)
-        if (!seal(sealed[i]))
+        if (!seal(sealed[i] + strlen("/proc/")))
             fail("read-only", sealed[i]);
 }

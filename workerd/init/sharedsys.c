@@ -39,7 +39,7 @@ bool sharedsys_place(void) {
     const char *what;
     cleanup_fd int sys = fs_make("sysfs", NULL, SEALED, &what);
     cleanup_fd int empty = open(STUB_EMPTY, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    placed = sys >= 0 && empty >= 0 && tree_move(sys, place) && masks_apply_to_sys(sys, true, empty);
+    placed = sys >= 0 && empty >= 0 && tree_move(sys, place) && masks_apply_to_sys(sys, empty);
     if (!placed)
         umount2(STUB_SYS, MNT_DETACH | UMOUNT_NOFOLLOW);
     return setns(own, CLONE_NEWNET) == 0;
@@ -49,10 +49,9 @@ static bool shares(const struct plan *plan) {
     return plan->net == NET_NONE && plan->rootfs == NULL && plan->seccomp;
 }
 
-int sharedsys_take(const struct plan *plan, bool *is_new) {
+int sharedsys_take(const struct plan *plan) {
     bool is_there = placed && template_is_made();
-    *is_new = !is_there || !shares(plan);
-    if (!*is_new) {
+    if (is_there && shares(plan)) {
         int sys = open(STUB_SYS, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (sys < 0)
             fail("sys", STUB_SYS);

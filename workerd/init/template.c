@@ -15,8 +15,6 @@
  *
  * - It is never stale: the list is asked just before a job is cloned, and the copy made anew
  *   where there was a change.
- * - It is whole: a mount on a directory of sysfs goes with that (a CPU's, when it is taken off), and that is
- *   a change of our own list.
  * - It holds nothing: its mounts are slaves of the host's, so that an unmount there is one
  *   here, within the same system call, where the host's mounts are shared (systemd's are);
  *   and for the others (and what lay on one that we unmounted) it is left as soon as there is a
@@ -49,9 +47,8 @@ static struct {
     int root;    /* its root, there */
     int changes; /* its mounts, as they were when ours were copied */
     int witness; /* the same, for one PID 1 */
-    int ours;    /* our mounts, as we made them */
     bool inside, made;
-} template = {.daemon = -1, .host = -1, .root = -1, .changes = -1, .witness = -1, .ours = -1};
+} template = {.daemon = -1, .host = -1, .root = -1, .changes = -1, .witness = -1};
 
 static int list_of_host(void) { return fd_keep(openat(template.daemon, "mountinfo", O_RDONLY | O_CLOEXEC)); }
 
@@ -103,7 +100,6 @@ void template_open(void) {
 bool template_leave(void) {
     close_fd_of(&template.changes);
     close_fd_of(&template.witness);
-    close_fd_of(&template.ours);
     template.made = false;
     if (!template.inside)
         return true;
@@ -119,12 +115,7 @@ bool template_make(void) {
         return template_leave();
     template.inside = true;
     template.made = build(MS_SLAVE, hostmounts_withhold_for_copies) == NULL;
-    if (!template.made)
-        return template_leave();
-    if (!sharedsys_place())
-        return false;
-    template.ours = fd_keep(open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC));
-    return true;
+    return template.made ? sharedsys_place() : template_leave();
 }
 
 bool template_is_made(void) { return template.made; }
@@ -135,7 +126,7 @@ bool template_renew(void) {
     for (int tries = 0; tries <= MAX_TRIES; tries++) {
         close_fd_of(&template.witness);
         template.witness = list_of_host(); /* before the question that it is to cover */
-        if (template.made && template.witness >= 0 && !has_changed(template.changes) && !has_changed(template.ours))
+        if (template.made && template.witness >= 0 && !has_changed(template.changes))
             return true;
         if (tries == MAX_TRIES)
             break;
@@ -154,7 +145,6 @@ void template_take(void) {
     if (wrong != NULL)
         fail("hide", wrong);
     close_fd_of(&template.changes);
-    close_fd_of(&template.ours);
     close_fd_of(&template.root);
     close_fd_of(&template.host);
     close_fd_of(&template.daemon);

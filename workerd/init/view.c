@@ -362,12 +362,11 @@ void view_build(struct plan *plan) {
     cleanup_fd int empty_fd = open(STUB_EMPTY, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (empty_fd < 0)
         fail("mask", STUB_EMPTY);
-    bool is_new;
-    cleanup_fd int sys = sharedsys_take(plan, &is_new), proc = fs_new("proc", NULL, QUIET | MOUNT_ATTR_NOEXEC, "proc");
+    cleanup_fd int sys = sharedsys_take(plan), proc = fs_new("proc", NULL, QUIET | MOUNT_ATTR_NOEXEC, "proc");
     enter_root();
     detach_replaced();
     build_kernel_views(proc, sys);
-    if (!masks_apply_to_sys(sys, is_new, empty_fd)) /* else what has come since */
+    if (!masks_apply_to_sys(sys, empty_fd))
         fail("mask", "/sys");
     view_tmpfs(STOCK_RUN, "/run");
     view_tmpfs(STOCK_TMP, "/tmp");
