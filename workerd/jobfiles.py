@@ -240,6 +240,6 @@ def create_runtime(files: JobFiles, *, tty: bool) -> RuntimeFiles:
     except BaseException:
         for fd in opened:
             os.close(fd)
-        files.remove_runtime()
+        _unlink((files.exit, files.control, files.tty))  # not the directory: a PID 1 may be there
         raise
     return RuntimeFiles(*opened)

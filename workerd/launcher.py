@@ -3,8 +3,8 @@
 The first stage of worker-init clones PID 1 (a child of ours, by CLONE_PARENT) and says
 its pid on the status pipe; end of file there means that the command has been exec'ed.
 That stage is one that stays (workerd.zygote), or else one of the launch's own, which
-leaves. In between PID 1 waits for our word to go: until the job is recorded, has its run-time
-files, and is connected where it has a network. It leaves where that word can no longer come, and only a PID 1 that
+leaves. In between PID 1 waits for our word to go: until the job is recorded, has its run-time files,
+and is connected where it has a network. It leaves where that word can no longer come, and only a PID 1 that
 we know gets it: so what a first stage that says nothing was to start can be started by
 another one. A PID 1 that it cloned, and was killed before it said so, is found in the job's
 cgroup and ended.

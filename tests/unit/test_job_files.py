@@ -84,6 +84,20 @@ class TestOutput:
         assert Path(files.log).read_text() == "of the first try"
 
 
+class TestRuntime:
+    def test_what_could_not_be_made_leaves_that_no_word_was_given(self, files: jobfiles.JobFiles) -> None:
+        """A PID 1 may be there by then, which the next daemon would find."""
+        assert not files.never_had_the_word()
+        files.make_runtime()
+        assert files.never_had_the_word()
+        Path(files.control).touch()
+        with pytest.raises(FileExistsError):
+            jobfiles.create_runtime(files, tty=False)
+        assert files.never_had_the_word()
+        jobfiles.create_runtime(files, tty=True).close()
+        assert not files.never_had_the_word()
+
+
 class TestRemoval:
     def test_all_is_gone_though_somebody_else_took_some_of_it_meanwhile(
         self, files: jobfiles.JobFiles, monkeypatch: pytest.MonkeyPatch
