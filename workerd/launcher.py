@@ -150,7 +150,7 @@ class Launcher:
 
     async def start(self, launch: Launch) -> Started:
         """Raises StartFailed (or its kinds) with the step that failed, Exhausted, OSError,
-        and what `launch.connect` and `launch.output` raise."""
+        and what `launch.runtime`, `launch.output` and `launch.connect` raise."""
         # What a client passed stays out of the zygote: a file of FUSE may hold up whoever closes it.
         spec = launch.job.spec
         is_usual = spec.net is not Net.HOST and launch.stdin is None and not spec.cap_add

@@ -139,8 +139,7 @@ def _waits_to_go(supervisor: Supervisor, job_id: str) -> bool:
     """Whether there is no more in it than a PID 1 whose job was not recorded when the last
     daemon died: it has not said that it runs a command, and never does."""
     files = supervisor.files(job_id)
-    said = os.path.exists(files.exit) and not isinstance(exitrecord.read(files.exit), exitrecord.Ran)
-    return said or files.never_had_the_word()
+    return os.path.isdir(files.runtime) and not isinstance(exitrecord.read(files.exit), exitrecord.Ran)
 
 
 def _remove_stray_files(supervisor: Supervisor, kept: Container[str]) -> None:

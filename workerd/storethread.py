@@ -72,10 +72,12 @@ class StoreThread:
     ) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._asked.append(_Asked(future, write, function))
-        if lingers and not self._working:
-            self._lingering = self._lingering or self._loop.call_later(LINGER, self._begin)
-        elif not self._working:
+        if self._working:
+            return future  # done at its next turn
+        if not lingers:
             self._begin()
+        elif self._lingering is None:
+            self._lingering = self._loop.call_later(LINGER, self._begin)
         return future
 
     def _begin(self) -> None:

@@ -154,8 +154,6 @@ class TestBridge:
 
         assert as_user(NOBODY, run).exit_code == 2  # not permitted
 
-
-class TestIsolation:
     def test_a_stop_while_it_is_given_its_network_is_told(self) -> None:
         with net_daemon(prelude=SLOW_LEASE) as daemon, ThreadPoolExecutor() as pool, daemon.client() as client:
             script = "trap 'exit 7' TERM; while :; do sleep 0.05; done"
@@ -166,6 +164,8 @@ class TestIsolation:
             with contextlib.suppress(WorkerError):
                 asked.result(60)
 
+
+class TestIsolation:
     def test_two_servers_on_one_port_do_not_meet(self, net: NetDaemon) -> None:
         with serving(net, hostname="one") as one, serving(net, hostname="two") as two:
             assert one.address != two.address

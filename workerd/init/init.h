@@ -127,7 +127,10 @@ void report_exit(int code, int status, const struct exit_times *times, uint64_t 
 void close_fd_of(int *fd); /* and it is -1 then */
 uint64_t clock_ns(clockid_t clock);
 
-/* mounts.c: those with a step fail() with it. */
+/* mounts.c: those with a step fail() with it. The attributes are of linux/mount.h, the walk of linux/openat2.h. */
+#define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+#define SEALED (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+#define WALK (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
 int tree_copy(int dirfd, const char *path, unsigned int flags); /* -1 and errno */
 int tree_clone(int dirfd, const char *path, unsigned int flags, const char *step);
 void tree_set(int fd, uint64_t set, uint64_t clear, bool recursive, const char *step, const char *detail);

@@ -19,8 +19,6 @@
 #define AT_RECURSIVE 0x8000
 #endif
 
-#define WALK (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
-
 /* /dev/null as the kernel knows it, whatever a root tree put there (CVE-2025-31133). */
 static int open_null(void) {
     struct stat st;
@@ -71,7 +69,7 @@ bool masks_apply_to_sys(int sys, int empty_fd) {
 }
 
 /* In the working directory: a directory or a file is covered by its like. */
-static bool cover(const char *name, int null_fd, int empty_fd) {
+static bool cover_by_name(const char *name, int null_fd, int empty_fd) {
     char with[32];
     for (int tries = 0; tries < 2; tries++) {
         snprintf(with, sizeof with, "self/fd/%d", tries == 0 ? null_fd : empty_fd);
@@ -84,9 +82,7 @@ static bool cover(const char *name, int null_fd, int empty_fd) {
 }
 
 static bool seal(const char *name) {
-    struct mount_attr sealed = {
-        .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, .propagation = MS_PRIVATE,
-    };
+    struct mount_attr sealed = {.attr_set = SEALED, .propagation = MS_PRIVATE};
     if (mount(name, name, NULL, MS_BIND | MS_REC, NULL) < 0)
         return errno == ENOENT;
     return syscall(SYS_mount_setattr, AT_FDCWD, name, AT_RECURSIVE, &sealed, sizeof sealed) == 0;
@@ -109,7 +105,7 @@ void masks_apply_to_proc(int proc, int empty_fd) {
     if (fchdir(proc) < 0)
         fail("mask", "/proc");
     for (size_t i = 0; i < sizeof masked / sizeof *masked; i++)
-        if (!cover(masked[i] + strlen("/proc/"), null_fd, empty_fd))
+        if (!cover_by_name(masked[i] + strlen("/proc/"), null_fd, empty_fd))
             fail("mask", masked[i]);
     for (size_t i = 0; i < sizeof sealed / sizeof *sealed; i++)
         if (!seal(sealed[i] + strlen("/proc/")))

@@ -62,8 +62,7 @@ void network_collect_files(struct plan *plan) {
     for (size_t i = 0; i < plan->nfiles; i++) {
         struct own_file *file = &plan->files[i];
         file->tree = tree_clone(AT_FDCWD, file->source, 0, "network-file");
-        tree_set(file->tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0, false,
-                 "network-file", file->source);
+        tree_set(file->tree, SEALED, 0, false, "network-file", file->source);
     }
 }
 

@@ -7,8 +7,9 @@
  * that all mounts want (sget_fc, fs/super.c): 2 ms of a launch among 5,000 jobs.
  *
  * So the first stage that stays mounts one, of a network namespace that is no job's, on the stub
- * (template.c), covers what of it no job may see (of each CPU something), and PID 1 moves what its copy of the mounts has of that to the job's /sys. It keeps
- * that namespace as well: a sysfs does not, and would show no loopback once the first stage has left.
+ * (template.c), and covers what of it no job may see (of each CPU something). PID 1 moves what its copy of
+ * the mounts has of that to the job's /sys. It keeps that namespace as well: a sysfs does not, and would
+ * show no loopback once the first stage has left.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -18,8 +19,6 @@
 #include <unistd.h>
 
 #include "init.h"
-
-#define SEALED (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
 static int network = -1; /* the namespace */
 static bool placed; /* with what of it no job may see covered */

@@ -12,8 +12,6 @@
 
 #include "init.h"
 
-#define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
-
 static int make_terminals(const char **what) {
     const char *const options[][2] = {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {NULL, NULL}};
     return fs_make("devpts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, what);

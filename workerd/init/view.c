@@ -21,10 +21,6 @@
 
 #include "init.h"
 
-#define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
-#define SEALED (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
-#define WALK (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
-
 static int root_tree = -1; /* the new root, detached, then / */
 static int base_fd = -1;   /* where paths of the view are looked up: / or the rootfs */
 static bool base_is_root;
