@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
 from workerd import jobfiles, procfs, sandbox, startstatus, untold
+from workerd.endings import Endings
 from workerd.errors import Exhausted, StartFailed, WorkerError
 from workerd.job import Job, Net
 from workerd.retrying import until_possible
@@ -136,16 +137,25 @@ class Launcher:
     """Made once. SIGCHLD wakes nobody: a first stage has long ended when its command
     runs, and the end of a PID 1 is told by its pidfd."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, init_path: str, hidden: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        init_path: str,
+        hidden: tuple[str, ...],
+        ending: Callable[[int], None],
+    ) -> None:
+        """`ending` is called with the pid of a PID 1 whose job is over, where that is known before its end."""
         self._loop = loop
         self._program = SealedProgram(init_path)
-        self._zygote = Zygote(loop, self._program)
+        self._endings = Endings(loop, ending)
+        self._zygote = Zygote(loop, self._program, self._endings.far_end)
         self._zygote.prepare()
         self._hidden = hidden
         self._avoided_until = 0.0
 
     def close(self) -> None:
         self._zygote.close()
+        self._endings.close()
         self._program.close()
 
     async def start(self, launch: Launch) -> Started:

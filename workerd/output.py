@@ -97,6 +97,13 @@ def extent_of(log_path: str, index_path: str) -> Extent | None:
         return None
 
 
+def fields_of(extent: Extent | None) -> dict[str, int]:
+    """A job's fields on its output; none where there is none."""
+    if extent is None:
+        return {}
+    return {"output_start": extent.start, "output_end": extent.end, "output_lost": extent.lost}
+
+
 class Log:
     """A log and its index, open for reading; it owns both descriptors. What reads the
     header raises WorkerError where that is damaged."""

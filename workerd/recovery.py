@@ -17,12 +17,13 @@ import msgspec
 
 from workerd import exitrecord, jobrecord, latestart, outcome, procfs
 from workerd.events import changes, entries
+from workerd.evidence import take_account
 from workerd.job import Job, JobSpec, State
 from workerd.jobcgroup import JobCgroup
 from workerd.pausing import reconcile
 from workerd.registry import Live, now
 from workerd.stopping import Stopper
-from workerd.supervisor import Supervisor, take_account
+from workerd.supervisor import Supervisor
 
 log = logging.getLogger("workerd")
 

@@ -21,6 +21,7 @@ from workerd.backlog import Backlog, Change
 from workerd.config import Config
 from workerd.errors import Exhausted, NameTaken
 from workerd.events import Entry, changes, entries
+from workerd.evidence import Evidence
 from workerd.heldfiles import HeldFiles
 from workerd.job import Job, State, Usage
 from workerd.jobcgroup import JobCgroup
@@ -43,17 +44,6 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
-def stored_output(files: JobFiles) -> dict[str, int]:
-    """A job's fields on its output, as its index has them now; none where there is none."""
-    return _output_fields(output.extent_of(files.log, files.index))
-
-
-def _output_fields(extent: output.Extent | None) -> dict[str, int]:
-    if extent is None:
-        return {}
-    return {"output_start": extent.start, "output_end": extent.end, "output_lost": extent.lost}
-
-
 def monotonic() -> int:
     """Microseconds of CLOCK_MONOTONIC: the same for every daemon of one boot, and no
     business of whoever sets the clock."""
@@ -63,7 +53,10 @@ def monotonic() -> int:
 class Live:
     """A job that is not finished: it has, had or will have processes. Owns the pidfd and the cgroup's fd."""
 
-    __slots__ = ("cgroup", "clearing", "files", "job", "pidfd", "recorded", "stop_timer", "unwatch", "window")
+    __slots__ = (
+        *("cgroup", "clearing", "evidence", "files", "job", "pidfd", "recorded"),
+        *("stop_timer", "unwatch", "window"),
+    )
 
     def __init__(self, job: Job, files: JobFiles, cgroup: JobCgroup | None = None) -> None:
         self.job = job
@@ -78,6 +71,8 @@ class Live:
         """whether something of its last try is still there: it must not start yet"""
         self.recorded: Job | None = job
         """as it was recorded last; None before it is"""
+        self.evidence: Evidence | None = None
+        """of its end, where its PID 1 has said that it is about to end"""
         self.unwatch: Callable[[], None] | None = None
         """ends the watch on the limits that it hits"""
 
@@ -99,7 +94,7 @@ class Live:
                 usage, extent = held.read(self.job.id, self.cgroup, self.files, jobs)
         except OSError:
             return self.job  # it ended meanwhile
-        return msgspec.structs.replace(self.job, usage=usage, **_output_fields(extent))
+        return msgspec.structs.replace(self.job, usage=usage, **output.fields_of(extent))
 
 
 class Registry:

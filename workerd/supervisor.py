@@ -18,18 +18,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from workerd import admission, exitrecord, jobfiles, launcher, outcome, procfs, restarting, sandbox, trylog
+from workerd import admission, evidence, jobfiles, launcher, outcome, procfs, restarting, sandbox, trylog
 from workerd.cgroup import CgroupTree
 from workerd.clearing import Clearing
 from workerd.comingfiles import ComingOutput, ComingRuntime, open_output
 from workerd.errors import StartFailed, WorkerError, as_worker_error
+from workerd.evidence import Account
 from workerd.followers import Followers
 from workerd.job import Job, Net, Reason, Restart, RunClock, StartError, State, Usage, change
 from workerd.jobcgroup import JobCgroup
 from workerd.jobfiles import JobFiles
 from workerd.limitwatch import LimitWatch
 from workerd.network import Network
-from workerd.registry import Live, Registry, monotonic, now, stored_output
+from workerd.output import extent_of
+from workerd.registry import Live, Registry, monotonic, now
 from workerd.retrying import until_possible
 from workerd.slowcalls import SlowCalls
 from workerd.usertotals import UserTotals
@@ -44,13 +46,6 @@ _START_AGAIN = 5_000_000
 """microseconds after which a waiting job is started again whose start could not be recorded"""
 _WATCH_AGAIN = 0.5
 """seconds after which it is tried again to watch a job"""
-
-
-class Account(NamedTuple):
-    """What a dead job's cgroup says of it."""
-
-    usage: Usage | None
-    oom_killed: bool
 
 
 class Place(NamedTuple):
@@ -82,8 +77,10 @@ class Supervisor:
         self.cleared: Callable[[Live], None] = lambda live: None
         """called when nothing is left of the last try of a job that is to run again"""
         self._clearing = Clearing()
+        self._running: dict[int, Live] = {}
+        """by the pid of PID 1, from its start to its end"""
         self.launcher = launcher.Launcher(
-            self._loop, place.init_path, (place.state_dir, place.runtime_dir, *place.hidden)
+            self._loop, place.init_path, (place.state_dir, place.runtime_dir, *place.hidden), self._ending
         )
 
     def close(self) -> None:
@@ -196,6 +193,7 @@ class Supervisor:
             output.close()
         # From here on nothing may fail: the command runs.
         live.pidfd = started.pidfd
+        self._running[started.pid] = live
         fields = {"started": now(), "pid": started.pid, "pid_start": started.start_ticks}
         if live.job.state is State.STARTING:
             live.job = change(live.job, State.RUNNING, clock=RunClock(0, monotonic()), **fields)
@@ -269,8 +267,16 @@ class Supervisor:
         if live.pidfd >= 0:
             self.limit_watch.begin(live)
 
+    def _ending(self, pid: int) -> None:
+        """What is left of the job is the end of PID 1: how it has ended is found out meanwhile."""
+        live = self._running.get(pid)
+        if live is not None:
+            with contextlib.suppress(OSError):  # then it is tried again at the end
+                live.evidence = evidence.gather(live.cgroup, live.files)
+
     def _exited(self, live: Live) -> None:
         self._loop.remove_reader(live.pidfd)
+        self._running.pop(live.job.pid or 0, None)
         launcher.reap(live.pidfd)
         self._tasks.create_task(self._survive(live, self.conclude(live)))
 
@@ -278,21 +284,18 @@ class Supervisor:
         """PID 1 is dead: find the outcome, commit it, tell it, clear up. `account` is
         what the cgroup said, where that is gone already."""
 
-        def read() -> tuple[dict[str, object] | None, bool]:
-            said = account or take_account(live.cgroup)
-            record = exitrecord.read(live.files.exit)
-            if restarting.starts_anew(live.job) and outcome.cut_short(live.job, record, oom_killed=said.oom_killed):
-                return None, False
-            fields = outcome.judge(live.job, record, oom_killed=said.oom_killed, now=now())
-            return {"usage": said.usage, **stored_output(live.files), **fields}, isinstance(record, exitrecord.Ended)
-
-        with self._giving_way():
-            fields, is_recorded = await until_possible(read, f"job {live.job.id}: its end cannot be read")
-        if fields is None:
+        found, live.evidence = live.evidence, None
+        if found is None or not found.is_final:
+            with self._giving_way():
+                gather = functools.partial(evidence.gather, live.cgroup, live.files, account)
+                found = await until_possible(gather, f"job {live.job.id}: its end cannot be read")
+        (usage, oom_killed), record, written = found
+        if restarting.starts_anew(live.job) and outcome.cut_short(live.job, record, oom_killed=oom_killed):
             log.warning("job %s: the last workerd died while it was starting: it is started again", live.job.id)
             await self._back_to_the_queue(live, restarting.anew(live.job, now(), monotonic()))
         else:
-            await self.settle(live, fields, lingers=is_recorded)
+            fields = outcome.judge(live.job, record, oom_killed=oom_killed, now=now())
+            await self.settle(live, {"usage": usage, **written, **fields}, lingers=found.is_final)
 
     @contextlib.contextmanager
     def _giving_way(self) -> Iterator[None]:
@@ -365,7 +368,8 @@ class Supervisor:
     async def _try_again(self, live: Live, ended: Job, wait: int) -> None:
         end = ended.output_end
         if end is None:
-            end = stored_output(live.files).get("output_end", 0)
+            extent = extent_of(live.files.log, live.files.index)
+            end = 0 if extent is None else extent.end
         waiting = restarting.again(live.job, ended, wait, now(), monotonic(), end)
         await self._back_to_the_queue(live, waiting, ended.usage)
 
@@ -395,9 +399,3 @@ def _end_log(live: Live) -> None:
         trylog.end(live.files.index)
     except OSError as error:
         log.error("job %s: its output is not marked as complete: %s", live.job.id, error)
-
-
-def take_account(cgroup: JobCgroup | None) -> Account:
-    return (
-        Account(None, oom_killed=False) if cgroup is None else Account(cgroup.usage(), oom_killed=cgroup.oom_killed())
-    )

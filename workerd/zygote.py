@@ -21,9 +21,9 @@ from workerd.sealedprogram import SealedProgram
 
 log = logging.getLogger("workerd")
 
-FIRST_FD = 4
+FIRST_FD = 5
 """the number that the first of a plan's descriptors has there; the next ones follow"""
-_SOCKET_FD = 3
+_SOCKET_FD, _ENDINGS_FD = 3, 4
 _HEADER = struct.Struct("=II")
 """how many words, how many of the environment"""
 _MOST_BYTES = 128 << 10
@@ -33,9 +33,11 @@ _MOST_STRINGS = 4096
 class Zygote:
     """Started by `prepare`, and again with the next plan where it has gone."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, program: SealedProgram) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, program: SealedProgram, endings: int) -> None:
+        """`endings` is where its PID 1s say that their jobs are over (workerd.endings)."""
         self._loop = loop
         self._program = program
+        self._endings = endings
         self.ended: asyncio.Future[None] = loop.create_future()
         """done when the one that was handed a plan last has gone: what it has not cloned by then, it never will"""
         self._socket: socket.socket | None = None
@@ -100,7 +102,7 @@ class Zygote:
             try:
                 ours.setblocking(False)
                 self._loop.add_reader(ours, self._at_end_of_file, ours, ended)
-                pid = self._program.spawn(["zygote"], {}, {_SOCKET_FD: theirs.fileno()})
+                pid = self._program.spawn(["zygote"], {}, {_SOCKET_FD: theirs.fileno(), _ENDINGS_FD: self._endings})
             except BaseException:
                 self._loop.remove_reader(ours)
                 ours.close()

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from workerd import exitrecord, jobfiles, jobrecord, launcher, outcome, startstatus, supervisor
+from workerd import evidence, exitrecord, jobfiles, jobrecord, launcher, outcome, startstatus
 from workerd.cgroup import CgroupTree
 from workerd.job import Job, State
 from workerd.jobcgroup import JobCgroup
@@ -49,7 +49,7 @@ STOP = {
     "stop.carry-out": Step(Stopper, "_carry_out"),
 }
 FINISH = {
-    "account": Step(supervisor, "take_account"),
+    "account": Step(evidence, "take_account"),
     "reap": Step(launcher, "reap"),
     "exitrecord.read": Step(exitrecord, "read"),
     "judge": Step(outcome, "judge"),

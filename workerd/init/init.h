@@ -114,6 +114,7 @@ struct exit_times {
     uint64_t started_ns, finished_ns, duration_ns;
 };
 void report_init(const struct plan *plan);
+void report_ends_to(int fd);
 void report_from_command(void);
 void report_pid(pid_t pid);
 void report_starting(void);
@@ -123,6 +124,7 @@ _Noreturn void fail(const char *step, const char *detail);
 _Noreturn void fail_errno(const char *step, int err, const char *detail);
 _Noreturn void report_start_failure(void);
 void report_refusal(const char *step, int err, const char *detail); /* as fail_errno, and goes on */
+void report_over(void);
 void report_exit(int code, int status, const struct exit_times *times, uint64_t output_end, uint64_t lost);
 void close_fd_of(int *fd); /* and it is -1 then */
 uint64_t clock_ns(clockid_t clock);
@@ -242,6 +244,7 @@ _Noreturn void exec_command(const struct plan *plan, int out, int err);
 void reset_inherited(void);
 
 /* seccomp.c */
+void seccomp_build(void); /* once; of no effect before `seccomp_install` */
 void seccomp_install(void);
 
 /* joblog.c */

@@ -68,17 +68,17 @@ bool masks_apply_to_sys(int sys, int empty_fd) {
     return mask_throttle(sys, empty_fd);
 }
 
-/* In the working directory: a directory or a file is covered by its like. */
-static bool cover_by_name(const char *name, int null_fd, int empty_fd) {
+/* In the working directory, with a directory or a file: its like. */
+static bool cover_by_name(const char *name, int with_fd) {
     char with[32];
-    for (int tries = 0; tries < 2; tries++) {
-        snprintf(with, sizeof with, "self/fd/%d", tries == 0 ? null_fd : empty_fd);
-        if (mount(with, name, NULL, MS_BIND, NULL) == 0 || (errno == ENOENT && access(name, F_OK) < 0))
-            return true;
-        if (errno != ENOTDIR)
-            return false;
-    }
-    return false;
+    snprintf(with, sizeof with, "self/fd/%d", with_fd);
+    return mount(with, name, NULL, MS_BIND, NULL) == 0 || (errno == ENOENT && access(name, F_OK) < 0);
+}
+
+static void cover_all(const char *const paths[], int with_fd) {
+    for (; *paths != NULL; paths++)
+        if (!cover_by_name(*paths + strlen("/proc/"), with_fd))
+            fail("mask", *paths);
 }
 
 static bool seal(const char *name) {
@@ -91,11 +91,12 @@ static bool seal(const char *name) {
 /* By name from within: it is a proc of our own, whose names nobody changes, and whoever may rename
  * what lies above it (in a root tree) does not lead us elsewhere. */
 void masks_apply_to_proc(int proc, int empty_fd) {
-    static const char *const masked[] = {
-        "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-        "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+    static const char *const directories[] = {"/proc/acpi", "/proc/asound", "/proc/scsi", NULL};
+    static const char *const files[] = {
+        "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
+        "/proc/timer_list", "/proc/timer_stats",
         /* of the whole machine, and open to root without any capability */
-        "/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/vmallocinfo",
+        "/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/vmallocinfo", NULL,
     };
     static const char *const sealed[] = {
         "/proc/bus", "/proc/driver", "/proc/dynamic_debug", "/proc/fs", "/proc/irq", "/proc/mtrr", "/proc/sys",
@@ -104,9 +105,8 @@ void masks_apply_to_proc(int proc, int empty_fd) {
     cleanup_fd int null_fd = open_null();
     if (fchdir(proc) < 0)
         fail("mask", "/proc");
-    for (size_t i = 0; i < sizeof masked / sizeof *masked; i++)
-        if (!cover_by_name(masked[i] + strlen("/proc/"), null_fd, empty_fd))
-            fail("mask", masked[i]);
+    cover_all(directories, empty_fd);
+    cover_all(files, null_fd);
     for (size_t i = 0; i < sizeof sealed / sizeof *sealed; i++)
         if (!seal(sealed[i] + strlen("/proc/")))
             fail("read-only", sealed[i]);

@@ -130,5 +130,6 @@ _Noreturn void reap_forever(const struct plan *plan, struct output *out, int sig
     tty_finish(out);
     output_finish(out);
     report_exit(life.code, life.status, &life.times, out->log.end, out->log.lost);
+    report_over();
     _exit(0);
 }

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@ struct __attribute__((packed)) exit_record {
 _Static_assert(sizeof(struct exit_record) == 252, "the layout is a contract");
 
 static const struct plan *the_plan;
+static int endings_fd = -1; /* where the daemon is told, by whoever it comes from, that a job is over */
 static bool in_command; /* between vfork and exec: shares memory with PID 1 */
 static struct failure {
     volatile bool set;
@@ -56,6 +58,7 @@ static uint32_t crc32(const void *data, size_t length) {
 }
 
 void report_init(const struct plan *plan) { the_plan = plan; }
+void report_ends_to(int fd) { endings_fd = fd; }
 void report_from_command(void) { in_command = true; }
 
 /* False where a daemon that listens cannot be told. Memory for it may be there the next
@@ -103,6 +106,12 @@ void report_exit(int code, int status, const struct exit_times *times, uint64_t 
         .output_end = output_end, .output_lost = lost,
     };
     write_record(&record);
+}
+
+/* All but our own end. A daemon that does not hear of it sees that. */
+void report_over(void) {
+    if (endings_fd >= 0)
+        send(endings_fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 static void note_failure(struct failure *noted, const char *step, int err, const char *detail) {

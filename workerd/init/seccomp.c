@@ -51,33 +51,48 @@
 #define RETURN(value) BPF_STMT(BPF_RET | BPF_K, (value))
 #define REFUSE(err) RETURN(SECCOMP_RET_ERRNO | (err))
 #define UNLESS(test, value, skip) BPF_JUMP(BPF_JMP | (test) | BPF_K, (uint32_t)(value), 0, (skip))
-#define DENY(call) UNLESS(BPF_JEQ, __NR_##call, 1), REFUSE(EPERM)
+#define IF(test, value, skip) BPF_JUMP(BPF_JMP | (test) | BPF_K, (uint32_t)(value), (skip), 0)
 
-static const struct sock_filter FILTER[] = {
+static const struct sock_filter ENTRY[] = {
     LOAD(arch),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0),
-    RETURN(SECCOMP_RET_KILL_PROCESS),
+    IF(BPF_JEQ, NATIVE_ARCH, 1), RETURN(SECCOMP_RET_KILL_PROCESS),
     LOAD(nr),
 #ifdef __x86_64__
     UNLESS(BPF_JGE, X32_BIT, 1), RETURN(SECCOMP_RET_KILL_PROCESS),
 #endif
     UNLESS(BPF_JGT, LAST_KNOWN, 1), REFUSE(ENOSYS),
-    UNLESS(BPF_JEQ, __NR_clone3, 1), REFUSE(ENOSYS),
-    /* by their arguments, so the kernel runs the filter each time: first of all (the answers
-     * for all others it keeps) */
-    UNLESS(BPF_JEQ, __NR_ioctl, 5), LOAD_LOW(1),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TIOCSTI, 1, 0), UNLESS(BPF_JEQ, 0x541c /* TIOCLINUX */, 1), REFUSE(EPERM),
-    RETURN(SECCOMP_RET_ALLOW),
-    UNLESS(BPF_JEQ, __NR_fcntl, 5), LOAD_LOW(1), /* root's leases, of files that are everybody's too, hold up all others */
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETLEASE, 1, 0), UNLESS(BPF_JEQ, F_SETDELEG, 1), REFUSE(EPERM),
-    RETURN(SECCOMP_RET_ALLOW),
-    UNLESS(BPF_JEQ, __NR_clone, 4), LOAD_LOW(0),
-    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NEW_NAMESPACES, 0, 1), REFUSE(EPERM), RETURN(SECCOMP_RET_ALLOW),
-    UNLESS(BPF_JEQ, __NR_socket, 5), LOAD_LOW(0),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_ALG, 1, 0), UNLESS(BPF_JEQ, AF_VSOCK, 1), REFUSE(EPERM),
-    RETURN(SECCOMP_RET_ALLOW),
-    UNLESS(BPF_JEQ, __NR_personality, 5), LOAD_LOW(0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0xffffffff, 2, 0),
-    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, ~HARMLESS_PERSONALITY, 0, 1), REFUSE(EPERM), RETURN(SECCOMP_RET_ALLOW),
+};
+
+/* What a call that is not simply allowed gets. Those that go by arguments are run each time; the
+ * answers for all others the kernel finds out when the filter is installed, and keeps. */
+enum answer { DENIED, UNKNOWN, IOCTL, FCNTL, CLONE, SOCKET, PERSONALITY, ANSWERS };
+
+#define MOST_STEPS 7
+static const struct sock_filter ANSWER[ANSWERS][MOST_STEPS] = {
+    [DENIED] = {REFUSE(EPERM)},
+    [UNKNOWN] = {REFUSE(ENOSYS)},
+    [IOCTL] = {LOAD_LOW(1), IF(BPF_JEQ, TIOCSTI, 1), UNLESS(BPF_JEQ, 0x541c /* TIOCLINUX */, 1), REFUSE(EPERM),
+               RETURN(SECCOMP_RET_ALLOW)},
+    /* root's leases, of files that are everybody's too, hold up all others */
+    [FCNTL] = {LOAD_LOW(1), IF(BPF_JEQ, F_SETLEASE, 1), UNLESS(BPF_JEQ, F_SETDELEG, 1), REFUSE(EPERM),
+               RETURN(SECCOMP_RET_ALLOW)},
+    [CLONE] = {LOAD_LOW(0), UNLESS(BPF_JSET, NEW_NAMESPACES, 1), REFUSE(EPERM), RETURN(SECCOMP_RET_ALLOW)},
+    [SOCKET] = {LOAD_LOW(0), IF(BPF_JEQ, AF_ALG, 1), UNLESS(BPF_JEQ, AF_VSOCK, 1), REFUSE(EPERM),
+                RETURN(SECCOMP_RET_ALLOW)},
+    [PERSONALITY] = {LOAD_LOW(0), IF(BPF_JEQ, 0xffffffff, 2), UNLESS(BPF_JSET, ~HARMLESS_PERSONALITY, 1),
+                     REFUSE(EPERM), RETURN(SECCOMP_RET_ALLOW)},
+};
+
+struct rule {
+    uint32_t call;
+    enum answer answer;
+};
+
+#define DENY(call) {__NR_##call, DENIED}
+
+static struct rule rules[] = {
+    {__NR_clone3, UNKNOWN}, {__NR_ioctl, IOCTL}, {__NR_fcntl, FCNTL}, {__NR_clone, CLONE}, {__NR_socket, SOCKET},
+    {__NR_personality, PERSONALITY},
     /* mounts and namespaces */
     DENY(mount), DENY(umount2), DENY(pivot_root), DENY(move_mount), DENY(open_tree), DENY(fsopen), DENY(fsconfig),
     DENY(fsmount), DENY(fspick), DENY(mount_setattr), DENY(unshare), DENY(setns), DENY(chroot),
@@ -96,11 +111,62 @@ static const struct sock_filter FILTER[] = {
     DENY(create_module), DENY(get_kernel_syms), DENY(query_module), DENY(uselib), DENY(ustat), DENY(sysfs),
     DENY(_sysctl), DENY(iopl), DENY(ioperm), DENY(modify_ldt),
 #endif
-    RETURN(SECCOMP_RET_ALLOW),
 };
 
+#define RULES (sizeof rules / sizeof *rules)
+#define LEAF 8 /* calls that are compared one by one: more instructions or more steps cost more */
+
+static struct sock_filter program[sizeof ENTRY / sizeof *ENTRY + 3 * RULES + ANSWERS * MOST_STEPS];
+static unsigned short length;
+static unsigned short compared[RULES]; /* where each rule's call is */
+_Static_assert(sizeof program / sizeof *program <= 255 + sizeof ENTRY / sizeof *ENTRY, "every jump is 8 bits");
+
+static void sort_rules(void) {
+    for (size_t i = 1; i < RULES; i++)
+        for (size_t at = i; at > 0 && rules[at - 1].call > rules[at].call; at--) {
+            struct rule rule = rules[at];
+            rules[at] = rules[at - 1];
+            rules[at - 1] = rule;
+        }
+}
+
+/* Those from `first` on, up to the one before `end`. */
+static void search(size_t first, size_t end) {
+    if (end - first > LEAF) {
+        size_t middle = (first + end) / 2;
+        unsigned short split = length++;
+        search(first, middle);
+        program[split] = (struct sock_filter)IF(BPF_JGE, rules[middle].call, (uint8_t)(length - split - 1));
+        search(middle, end);
+        return;
+    }
+    for (; first < end; first++)
+        compared[first] = length++;
+    program[length++] = (struct sock_filter)RETURN(SECCOMP_RET_ALLOW);
+}
+
+/* By halves, since the kernel goes through the program for each of its some 900 calls as it is
+ * installed: a third of what a list takes, whose order would decide besides. */
+void seccomp_build(void) {
+    if (length > 0)
+        return;
+    for (size_t i = 0; i < sizeof ENTRY / sizeof *ENTRY; i++)
+        program[length++] = ENTRY[i];
+    sort_rules();
+    search(0, RULES);
+    for (enum answer answer = 0; answer < ANSWERS; answer++) {
+        for (size_t i = 0; i < RULES; i++)
+            if (rules[i].answer == answer)
+                program[compared[i]] =
+                    (struct sock_filter)IF(BPF_JEQ, rules[i].call, (uint8_t)(length - compared[i] - 1));
+        for (size_t step = 0; step < MOST_STEPS && ANSWER[answer][step].code != 0; step++)
+            program[length++] = ANSWER[answer][step];
+    }
+}
+
 void seccomp_install(void) {
-    struct sock_fprog program = {.len = sizeof FILTER / sizeof *FILTER, .filter = (struct sock_filter *)FILTER};
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
+    seccomp_build();
+    struct sock_fprog filter = {.len = length, .filter = program};
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) < 0)
         fail("seccomp", "");
 }

@@ -29,8 +29,9 @@
 #include "init.h"
 
 #define SOCKET_FD 3
-#define FIRST_FD 4
-#define MAX_FDS 16
+#define ENDINGS_FD 4
+#define FIRST_FD 5
+#define MAX_FDS 15
 #define MAX_STRINGS 4096
 #define PAUSE_MS 4 /* not while the newest job is being set up: both want the kernel's locks */
 
@@ -134,6 +135,7 @@ static bool carry_out(size_t length, char *word, bool fresh) {
         report_pid(pid);
     } else {
         close(SOCKET_FD);
+        report_ends_to(ENDINGS_FD);
         memcpy(word, "run\0\0", 6); /* over `zygote`: PID 1 is called as if it had been exec'ed */
         be_init(&plan, strings + 1);
     }
@@ -180,12 +182,13 @@ int zygote(char *word) {
     block_signals();
     prctl(PR_SET_NAME, "worker-init", 0, 0, 0); /* else the number of a descriptor */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    if (fcntl(SOCKET_FD, F_GETFD) < 0 || !protect_from_oom())
+    if (fcntl(SOCKET_FD, F_GETFD) < 0 || fcntl(ENDINGS_FD, F_GETFD) < 0 || !protect_from_oom())
         return 125;
     template_open();
     sharedsys_open();
     join_keyring();
     bound_for_all();
+    seccomp_build();
     for (int failures = 0; failures < 100;) {
         bool fresh;
         if (!await(&fresh))
