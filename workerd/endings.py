@@ -47,8 +47,7 @@ class Endings:
 
     def _readable(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while True:
-                _, control, _, _ = self._ours.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
-                for _, kind, data in control:
-                    if kind == socket.SCM_CREDENTIALS:
-                        self._told(_CREDENTIALS.unpack(data)[0])
+            _, control, _, _ = self._ours.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+            for _, kind, data in control:
+                if kind == socket.SCM_CREDENTIALS:
+                    self._told(_CREDENTIALS.unpack(data)[0])

@@ -14,7 +14,7 @@ import pytest
 
 from tests.host.daemon import ENV, Daemon, state_of, until
 from tests.host.firststage import NAMESPACES, end, namespaces, stopped, wait_for, words, zygote
-from tests.host.tracing import CLONE3, killed_after, next_spawned_killed_after
+from tests.host.tracing import CLONE3, SENDTO, held_after, killed_after, next_spawned_killed_after
 from workerd import protocol
 from workerd.errors import StartFailed
 from workerd.job import JobSpec, Net
@@ -109,7 +109,7 @@ def test_nothing_of_a_plan_stays_in_it(own_daemon: Daemon) -> None:
     assert pid is not None
     assert f"{SECRET}-variable".encode() not in memory_that_was_written(zygote(own_daemon))
     assert f"{SECRET}-argument".encode() not in memory_that_was_written(zygote(own_daemon))
-    until(lambda: descriptors(own_daemon) - KEPT == {"0", "1", "2", "3"})
+    until(lambda: descriptors(own_daemon) - KEPT == {"0", "1", "2", "3", "4"})
     assert SECRET.encode() not in b"".join(words(pid))
 
 
@@ -242,3 +242,35 @@ def test_what_a_caller_names_is_no_line_of_the_status(own_daemon: Daemon, end_of
     assert own_daemon.wait(own_daemon.run("true")).exit_code == 0
     assert own_daemon.process is not None
     assert _zombies(own_daemon.process.pid) == []
+
+
+def test_how_a_job_ended_is_found_out_while_its_pid_1_ends(own_daemon: Daemon) -> None:
+    """And is told when that has ended: then nothing is left that was its own."""
+    job_id = own_daemon.run("sleep", "1000")
+    with own_daemon.client() as client:
+        pid = client.status(job_id).pid
+        assert pid is not None
+        with held_after(pid, SENDTO) as said:
+            client.call("job.kill", protocol.KillParams(job_id, signal.SIGTERM))
+            assert said.wait(30)
+            for _ in range(3):  # each is answered in another turn of the daemon's loop
+                client.info()
+            assert client.status(job_id).state == "running"
+            (own_daemon.runtime / "jobs" / job_id / "exit").write_bytes(b"")
+        assert own_daemon.wait(job_id).signal == signal.SIGTERM
+
+
+def test_who_says_too_early_that_a_job_is_over_is_not_believed() -> None:
+    daemon = Daemon()
+    daemon.prelude = (
+        "from workerd.supervisor import Supervisor\n"
+        "watch = Supervisor.watch\n"
+        "def said(self, live):\n    watch(self, live)\n    self._ending(live.job.pid)\n"
+        "Supervisor.watch = said"
+    )
+    try:
+        daemon.start()
+        job = daemon.wait(daemon.run("sh", "-c", "sleep 0.2; echo done; exit 3"))
+        assert (job.exit_code, job.output_end) == (3, len("done\n"))
+    finally:
+        daemon.close()

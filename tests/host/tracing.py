@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from workerd.procfs import WALL
 
 CLONE3 = 435
+SENDTO = 44
 SETNS = 308
 OPENAT2 = 437
 MOUNT_SETATTR = 442
@@ -88,6 +89,29 @@ def failing(pid: int, number: int, count: int) -> Iterator[None]:
 
     with _traced(fail, pid, number):
         yield
+
+
+@contextlib.contextmanager
+def held_after(pid: int, number: int) -> Iterator[threading.Event]:
+    """Within, it stands still once its next system call of that number is carried out: the event
+    is set then. Where it is not by the end, it is killed."""
+    reached, released = threading.Event(), threading.Event()
+
+    def hold(pid: int, number: int, traced: threading.Event) -> int:
+        process = _attached(pid, traced)
+        process.after(number)
+        reached.set()
+        released.wait()
+        _ptrace(_DETACH, pid)
+        return process.result
+
+    with _traced(hold, pid, number):
+        try:
+            yield reached
+        finally:
+            released.set()
+            if not reached.is_set():
+                os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

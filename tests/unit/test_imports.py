@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "fairshare",
         "retrying",
         "serialthread",
+        "endings",
     ),
     ("job events recentanswers", "slowcalls", "output", "zygote"),
     ("configfile netconfig config",),
@@ -48,8 +49,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "chronicle",
-        "backlog clearing heldfiles registry comingfiles salvage storedoutput usertotals limitwatch supervisor "
-        "execution queue pausing stopping deadlines updating removal history latestart recovery",
+        "backlog clearing heldfiles evidence registry comingfiles salvage storedoutput usertotals limitwatch "
+        "supervisor execution queue pausing stopping deadlines updating removal history latestart recovery",
     ),
     ("gate outbox service eventmethods jobmethods ttymethods connection server daemon",),
     ("__main__",),
