@@ -72,7 +72,7 @@ class Live:
         self.recorded: Job | None = job
         """as it was recorded last; None before it is"""
         self.evidence: Evidence | None = None
-        """of its end, where its PID 1 has said that it is about to end"""
+        """of its end, once that is under way"""
         self.unwatch: Callable[[], None] | None = None
         """ends the watch on the limits that it hits"""
 
@@ -280,14 +280,16 @@ class Registry:
             )
         return renamed
 
-    async def settle(self, live: Live, *, lingers: bool = False) -> bool:
+    async def settle(self, live: Live) -> bool:
         """Commit a job that is now finished, and tell those who wait for it. False where
         the commit has to wait (`recorded` tells): until then it stays among the live.
 
         They are told just before the commit begins: should this process be killed before
         it is there, the next one finds the same outcome in the exit record, which stays
-        until then; and what they ask next is answered behind it, by the same thread."""
+        until then; and what they ask next is answered behind it, by the same thread. So the
+        commit may linger where there is such a record."""
         job = live.job
+        lingers = live.evidence is not None and live.evidence.is_final
         self.release(live)
         for waiter in self._waiters.pop(job.id, ()):
             if not waiter.done():
@@ -300,6 +302,7 @@ class Registry:
 
     def release(self, live: Live) -> None:
         """Let go of what the loop knows of a job; can run twice."""
+        live.evidence = None
         if live.unwatch is not None:
             live.unwatch()
             live.unwatch = None

@@ -283,19 +283,18 @@ class Supervisor:
     async def conclude(self, live: Live, account: Account | None = None) -> None:
         """PID 1 is dead: find the outcome, commit it, tell it, clear up. `account` is
         what the cgroup said, where that is gone already."""
-
-        found, live.evidence = live.evidence, None
+        found = live.evidence
         if found is None or not found.is_final:
             with self._giving_way():
                 gather = functools.partial(evidence.gather, live.cgroup, live.files, account)
-                found = await until_possible(gather, f"job {live.job.id}: its end cannot be read")
+                found = live.evidence = await until_possible(gather, f"job {live.job.id}: its end cannot be read")
         (usage, oom_killed), record, written = found
         if restarting.starts_anew(live.job) and outcome.cut_short(live.job, record, oom_killed=oom_killed):
             log.warning("job %s: the last workerd died while it was starting: it is started again", live.job.id)
             await self._back_to_the_queue(live, restarting.anew(live.job, now(), monotonic()))
         else:
             fields = outcome.judge(live.job, record, oom_killed=oom_killed, now=now())
-            await self.settle(live, {"usage": usage, **written, **fields}, lingers=found.is_final)
+            await self.settle(live, {"usage": usage, **written, **fields})
 
     @contextlib.contextmanager
     def _giving_way(self) -> Iterator[None]:
@@ -340,10 +339,10 @@ class Supervisor:
             # The job stays as it is recorded; the next start of workerd looks again.
             log.exception("job %s: what became of it could not be recorded", live.job.id)
 
-    async def settle(self, live: Live, fields: dict[str, object], *, lingers: bool = False) -> None:
+    async def settle(self, live: Live, fields: dict[str, object]) -> None:
         """Finish a job whose outcome is known, or have it tried again where its restart
         policy says so: commit, tell, clear up. Where the disk is full it is told, and all
-        else happens once it could be committed. `lingers`: its exit record has its outcome, too."""
+        else happens once it could be committed."""
         ended = change(live.job, State.FINISHED, **fields)
         wait = restarting.wait_before_next(ended)
         if wait is not None:
@@ -351,7 +350,7 @@ class Supervisor:
             return
         live.job = ended
         await self.network.release(ended)  # whoever waits for the end may want its ports
-        committed = await self.registry.settle(live, lingers=lingers)
+        committed = await self.registry.settle(live)
         if ended.spec.restart.when is not Restart.NEVER:
             _end_log(live)
         self._followers.wake(live.files.index)

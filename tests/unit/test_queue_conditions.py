@@ -11,12 +11,14 @@ import msgspec
 import pytest
 
 from tests.unit.queuestage import Stage, a_job, run_with
-from workerd import storethread
+from workerd import exitrecord, storethread
+from workerd.evidence import Account, Evidence
 from workerd.job import After, Outcome, Reason, State
 
 FIRST, SECOND = "aaaaaaaaaa", "bbbbbbbbbb"
 RUNS = a_job(FIRST, State.RUNNING)
 FAILED = a_job(FIRST, State.FINISHED, reason=Reason.EXITED, exit_code=1, finished=2)
+FINAL = Evidence(Account(None, oom_killed=False), exitrecord.Ended(1, None, 1, 2, 1, 0, 0), {})
 OUTCOMES = [
     (Outcome.ANY, "started"),
     (Outcome.FAILED, "started"),
@@ -61,11 +63,12 @@ def test_an_end_that_another_waits_for_does_not_linger(tmp_path: Path, monkeypat
         second(stage, Outcome.FAILED)
         stage.queue.start()
         third.job = msgspec.structs.replace(FAILED, id=third.job.id)
-        nobodys = asyncio.ensure_future(stage.registry.settle(third, lingers=True))
+        first.evidence = third.evidence = FINAL
+        nobodys = asyncio.ensure_future(stage.registry.settle(third))
         await asyncio.sleep(0.05)
         assert not nobodys.done()
         first.job = FAILED
-        await stage.registry.settle(first, lingers=True)
+        await stage.registry.settle(first)
         await nobodys
 
     run_with(tmp_path, body)
