@@ -13,6 +13,8 @@
  *
  * Nothing of a plan's text outlives it here: what PID 1 inherits from us is what we were before
  * it came. At the end of file on the socket, when the daemon has gone, we leave.
+ *
+ * Each PID 1 has the other socket from us, by which it says that its job is over (workerd/endings.py).
  */
 #define _GNU_SOURCE
 #include <errno.h>
