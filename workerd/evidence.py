@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from workerd import exitrecord, output
 from workerd.job import Usage
 from workerd.jobcgroup import JobCgroup
@@ -31,10 +33,13 @@ class Evidence(NamedTuple):
 
 
 def take_account(cgroup: JobCgroup | None) -> Account:
-    """Raises OSError."""
-    return (
-        Account(None, oom_killed=False) if cgroup is None else Account(cgroup.usage(), oom_killed=cgroup.oom_killed())
-    )
+    """Whoever is still in it (a PID 1 that ends) has left when the end is told. Raises OSError."""
+    if cgroup is None:
+        return Account(None, oom_killed=False)
+    usage = cgroup.usage()
+    if usage.pids_current:
+        usage = msgspec.structs.replace(usage, pids_current=0)
+    return Account(usage, oom_killed=cgroup.oom_killed())
 
 
 def gather(cgroup: JobCgroup | None, files: JobFiles, account: Account | None = None) -> Evidence:
