@@ -187,7 +187,8 @@ def send_lingering(path: str, listener: socket.socket, line: bytes, copies: int)
     except OSError:  # already hung up: it would be us who wait
         with socket.socket(fileno=os.dup(fd)) as own:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
-    os.close(fd)
+    # Where the daemon has closed its own by now, it is this thread that waits.
+    threading.Thread(target=os.close, args=(fd,), daemon=True).start()
     return sock
 
 
