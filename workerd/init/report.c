@@ -26,7 +26,7 @@ struct __attribute__((packed)) exit_record {
 _Static_assert(sizeof(struct exit_record) == 252, "the layout is a contract");
 
 static const struct plan *the_plan;
-static int endings_fd = -1; /* where the daemon is told, by whoever it comes from, that a job is over */
+static int endings_fd = -1; /* where the daemon hears that a job is over, and the kernel says whose */
 static bool in_command; /* between vfork and exec: shares memory with PID 1 */
 static struct failure {
     volatile bool set;

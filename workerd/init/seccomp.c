@@ -67,7 +67,7 @@ static const struct sock_filter ENTRY[] = {
  * answers for all others the kernel finds out when the filter is installed, and keeps. */
 enum answer { DENIED, UNKNOWN, IOCTL, FCNTL, CLONE, SOCKET, PERSONALITY, ANSWERS };
 
-#define MOST_STEPS 7
+#define MOST_STEPS 5
 static const struct sock_filter ANSWER[ANSWERS][MOST_STEPS] = {
     [DENIED] = {REFUSE(EPERM)},
     [UNKNOWN] = {REFUSE(ENOSYS)},
@@ -114,7 +114,7 @@ static struct rule rules[] = {
 };
 
 #define RULES (sizeof rules / sizeof *rules)
-#define LEAF 8 /* calls that are compared one by one: more instructions or more steps cost more */
+#define LEAF 8 /* rules that are tried one by one: with fewer the program is longer, with more the way through it */
 
 static struct sock_filter program[sizeof ENTRY / sizeof *ENTRY + 3 * RULES + ANSWERS * MOST_STEPS];
 static unsigned short length;
