@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import socket
 import struct
 from collections.abc import Callable
 
+from workerd.sealedprogram import out_of_the_way
+
 _CREDENTIALS = struct.Struct("iII")
 """pid, uid and gid: struct ucred"""
-_LOWEST_FD = 16
-"""above the numbers that a child's descriptors are put at"""
 
 
 class Endings:
@@ -28,7 +27,7 @@ class Endings:
         self._told = told
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._theirs = socket.socket(fileno=fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD))
+            self._theirs = socket.socket(fileno=out_of_the_way(theirs.fileno()))
         self._ours.setblocking(False)
         self._ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         loop.add_reader(self._ours, self._readable)

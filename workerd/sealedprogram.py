@@ -62,8 +62,7 @@ class SealedProgram:
             readable = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(writable)
-        # Above the numbers that a child's descriptors are put at before it executes this one.
-        fd = fcntl.fcntl(readable, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
+        fd = out_of_the_way(readable)
         os.close(readable)
         self.close()
         self._fd, self._path = fd, f"/proc/self/fd/{fd}"
@@ -73,6 +72,11 @@ class SealedProgram:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def out_of_the_way(fd: int) -> int:
+    """A copy above the numbers that a child's descriptors are put at before it executes. Raises OSError."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
 
 
 def _memfd() -> int:

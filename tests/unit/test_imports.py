@@ -29,9 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "fairshare",
         "retrying",
         "serialthread",
-        "endings",
     ),
-    ("job events recentanswers", "slowcalls", "output", "zygote"),
+    ("job events recentanswers", "slowcalls", "output", "zygote", "endings"),
     ("configfile netconfig config",),
     ("protocol", "fdpass", "auth", "account", "database eventstore store storethread"),
     (
