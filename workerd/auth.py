@@ -21,7 +21,8 @@ from workerd.job import Net
 
 SO_PEERGROUPS = 59
 """asm-generic/socket.h; Python's socket module has no name for it"""
-_UCRED = struct.Struct("=iII")
+UCRED = struct.Struct("=iII")
+"""pid, uid and gid, as the kernel tells them: struct ucred (unix(7))"""
 _GID_SIZE = array.array("I").itemsize
 _PYTHON_MAX = 1024
 """bytes that socket.getsockopt can ask for: 256 groups"""
@@ -49,7 +50,7 @@ class Peer(Struct, frozen=True):
 def peer_of(sock: socket.socket) -> Peer:
     """The process that connected (of a socketpair: that made it). Raises OSError
     where `sock` is not a Unix stream socket with a peer."""
-    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    pid, uid, gid = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
     if uid == 0xFFFFFFFF:
         # What the kernel says of a socket that nobody is connected to.
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))

@@ -10,13 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
 from collections.abc import Callable
 
+from workerd.auth import UCRED
 from workerd.sealedprogram import out_of_the_way
-
-_CREDENTIALS = struct.Struct("iII")
-"""pid, uid and gid: struct ucred"""
 
 
 class Endings:
@@ -46,7 +43,7 @@ class Endings:
 
     def _readable(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            _, control, _, _ = self._ours.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+            _, control, _, _ = self._ours.recvmsg(1, socket.CMSG_SPACE(UCRED.size))
             for _, kind, data in control:
                 if kind == socket.SCM_CREDENTIALS:
-                    self._told(_CREDENTIALS.unpack(data)[0])
+                    self._told(UCRED.unpack(data)[0])

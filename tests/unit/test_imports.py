@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "retrying",
         "serialthread",
     ),
-    ("job events recentanswers", "slowcalls", "output", "zygote", "endings"),
+    ("job events recentanswers", "slowcalls", "output", "zygote"),
     ("configfile netconfig config",),
     ("protocol", "fdpass", "auth", "account", "database eventstore store storethread"),
     (
@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "restarting",
         "blockdev cgroupfiles cgrouplimits limitsnapshot jobcgroup cgroup",
         "addresspool bridge nft hostports resolver network",
-        "exitrecord jobrecord outcome jobfiles sandbox startstatus untold launcher totals admission",
+        "exitrecord jobrecord outcome jobfiles sandbox startstatus untold endings launcher totals admission",
         "followers",
         "eventboard",
         "trylog",
