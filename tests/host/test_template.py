@@ -22,11 +22,11 @@ import pytest
 from tests.host.daemon import until
 from tests.host.firststage import namespaces, zygote
 from tests.host.mounthost import Host, MountedOver, sleeps, still
-from tests.host.tracing import MOUNT_SETATTR, OPENAT2, next_child, seize
+from tests.host.tracing import OPENAT2, held_after
 from workerd.job import Net
 
 FIRST_KEPT = 20
-"""the number of the first of four descriptors that the first stage keeps all the time"""
+"""the number of the first of five descriptors that the first stage keeps all the time"""
 SET_ATTRIBUTES = """
 import ctypes, sys
 attributes = (ctypes.c_uint64 * 4)(8)  # MOUNT_ATTR_NOEXEC
@@ -150,6 +150,52 @@ def _without_the_template(host: Host, look: str) -> str:
     return host.shell(look, net=Net.HOST)[1]
 
 
+class TestOfTheHostAlone:
+    """The copy has not the host's /proc, /sys, /dev and /run; a job that names them gets what the host has."""
+
+    @pytest.fixture(autouse=True)
+    def run(self, host: Host) -> None:
+        """It is a mount, with something in it."""
+        host.inside("mount", "-t", "tmpfs", "none", "/run")
+        host.inside("mkdir", "/run/place")
+        host.inside("sh", "-c", "echo here >/run/place/file")
+        host.settled()
+
+    def test_root_may_have_what_is_below_run(self, host: Host) -> None:
+        assert host.ctl("run", "-f", "--bind", "/run/place:/tmp/x", "cat", "/tmp/x/file").stdout == b"here\n"
+
+    def test_a_link_may_lead_there(self, host: Host) -> None:
+        link = host.top / "link"
+        link.symlink_to("/run/place")
+        assert host.ctl("run", "-f", "--bind", f"{link}/file:/tmp/x", "cat", "/tmp/x").stdout == b"here\n"
+
+    def test_beside_what_the_copy_has(self, host: Host) -> None:
+        own = host.directory("own")
+        (own / "file").write_text("own\n")
+        words = ["--bind", f"{own}:/tmp/own", "--rw", str(own), "--bind", "/run/place:/tmp/x"]
+        look = f"cat /tmp/own/file /tmp/x/file; echo more >>{own}/file"
+        assert host.ctl("run", "-f", *words, "--", "sh", "-c", look).stdout == b"own\nhere\n"
+        assert (own / "file").read_text() == "own\nmore\n"
+
+    @pytest.mark.parametrize("directory", ["/dev/shm", "/proc", "/run", "/sys/kernel"])
+    def test_the_working_directory(self, host: Host, directory: str) -> None:
+        done = host.ctl("run", "-f", "-w", directory, "pwd")
+        assert (done.stdout, done.stderr, done.returncode) == (f"{directory}\n".encode(), b"", 0)
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("-w", "/dev/shm/none"), b"working directory: /dev/shm/none: No such file or directory"),
+            (("--bind", "/run/none:/tmp/x"), b"bind: /run/none: No such file or directory"),
+            (("--bind", "/dev/shm:/tmp/x"), b"bind: /dev/shm: Operation not permitted"),
+            (("--rw", "/srv/none"), b"writable path: /srv/none: No such file or directory"),
+        ],
+    )
+    def test_what_cannot_be_had_is_told(self, host: Host, words: tuple[str, ...], said: bytes) -> None:
+        done = host.ctl("run", "-f", *words, "true")
+        assert (done.stdout, said in done.stderr) == (b"", True)
+
+
 def test_what_comes_later_is_withheld_too(host: Host) -> None:
     """A /proc that was mounted just before the job: it shows the host's processes."""
     second = host.directory("second")
@@ -182,23 +228,28 @@ def test_nor_is_it_seen_when_it_comes_at_any_other_moment(host: Host) -> None:
     assert seen == {""}
 
 
-def test_two_that_look_alike_and_change_places_between_two_looks(host: Host) -> None:
-    """Of those that are withheld once more in each job's copy, the second one that is found must
-    not be the first again."""
+def test_two_that_change_places_while_it_is_made(host: Host) -> None:
     one, two = (host.directory(name) for name in ("one", "two"))
     for top in (one, two):
         (top / "proc").mkdir()
         host.inside("mount", "--bind", "/proc", top / "proc")
     look = f"ls -A {one}/proc {two}/proc"
-    pid = host.settled()
-    with ThreadPoolExecutor() as pool:
-        seize(pid)
+    pid = left(host)
+    with ThreadPoolExecutor() as pool, held_after(pid, OPENAT2) as reached:  # the first look at either
         seen = pool.submit(host.shell, look)
-        with next_child(pid) as init:
-            init.after(OPENAT2, {f"{one}/proc", f"{two}/proc"})
-            init.after(MOUNT_SETATTR)
-            exchange(one, two)
-        assert seen.result()[1] == host.shell(look)[1] == f"{one}/proc:\n\n{two}/proc:\n"
+        assert reached.wait(30)
+        exchange(one, two)
+    assert seen.result()[1] == host.shell(look)[1] == f"{one}/proc:\n\n{two}/proc:\n"
+
+
+def left(host: Host) -> int:
+    """The first stage, which has no copy any more: it makes the next one for a job."""
+    pid = host.settled()
+    assert host.process is not None
+    theirs = namespaces(host.process.pid)["mnt"]
+    host.disk()
+    until(lambda: namespaces(pid)["mnt"] == theirs and sleeps(pid))
+    return pid
 
 
 def exchange(one: Path, two: Path) -> None:
@@ -249,11 +300,9 @@ def test_nothing_wakes_it_while_nothing_happens(host: Host) -> None:
 
 def test_of_many_changes_without_a_job_the_first_alone_wakes_it(host: Host) -> None:
     """It leaves the copy, and makes another one for the next job."""
-    pid, second = host.settled(), host.directory("second")
     assert host.process is not None
-    theirs = namespaces(host.process.pid)["mnt"]
-    host.disk()
-    until(lambda: namespaces(pid)["mnt"] == theirs and sleeps(pid))
+    second, theirs = host.directory("second"), namespaces(host.process.pid)["mnt"]
+    pid = left(host)
     switches = switches_of(pid)
     for _ in range(3):
         host.inside("mount", "-t", "proc", "proc", second)
@@ -298,7 +347,7 @@ def test_what_is_mounted_later_does_not_come_into_a_running_job(host: Host) -> N
 def test_where_it_cannot_be_made_each_job_prepares_its_own(host: Host) -> None:
     pid = host.settled()
     _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (FIRST_KEPT + 4, most))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (FIRST_KEPT + 5, most))
     host.disk()
     second = host.directory("second")
     host.inside("mount", "-t", "proc", "proc", second)

@@ -9,7 +9,7 @@ import os
 import signal
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from workerd.procfs import WALL
@@ -18,12 +18,11 @@ CLONE3 = 435
 SENDTO = 44
 SETNS = 308
 OPENAT2 = 437
-MOUNT_SETATTR = 442
 _POKEUSER, _ORIG_RAX = 6, 15 * 8
 """and where x86_64 has the number of a system call in what that changes"""
 _SYSCALL, _DETACH, _GETEVENTMSG, _SEIZE, _INTERRUPT, _GET_SYSCALL_INFO = 24, 17, 0x4201, 0x4206, 0x4207, 0x420E
-_TRACESYSGOOD, _TRACEVFORK, _TRACECLONE = 1, 4, 8
-_EVENT_VFORK, _EVENT_CLONE = 2, 3
+_TRACESYSGOOD, _TRACEVFORK = 1, 4
+_EVENT_VFORK = 2
 _ENTRY, _EXIT = 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,25 +33,10 @@ def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def seize(pid: int) -> None:
-    """It runs on until it has a child."""
-    _ptrace(_SEIZE, pid, 0, _TRACECLONE | _TRACESYSGOOD)
-
-
-@contextlib.contextmanager
-def next_child(pid: int) -> Iterator[Traced]:
-    """Of what was seized, before its first instruction; both go their way at the end."""
-    child = _child_of(pid, _EVENT_CLONE)
-    try:
-        yield child
-    finally:
-        _ptrace(_DETACH, child.pid)
-
-
-def _child_of(pid: int, event: int) -> Traced:
+def _spawned_by(pid: int) -> Traced:
     """Of what was seized, and goes its way; before the child's first instruction."""
     _, status = os.waitpid(pid, WALL)
-    assert status >> 8 == signal.SIGTRAP | event << 8, f"no child: {status:#x}"
+    assert status >> 8 == signal.SIGTRAP | _EVENT_VFORK << 8, f"no child: {status:#x}"
     child = ctypes.c_ulong()
     _ptrace(_GETEVENTMSG, pid, 0, ctypes.addressof(child))
     _ptrace(_DETACH, pid)
@@ -144,7 +128,7 @@ def _kill_spawned_after(pid: int, number: int, traced: threading.Event) -> int:
         _ptrace(_SEIZE, pid, 0, _TRACEVFORK | _TRACESYSGOOD)
     finally:
         traced.set()
-    return _kill(_child_of(pid, _EVENT_VFORK), number)
+    return _kill(_spawned_by(pid), number)
 
 
 def _kill(process: Traced, number: int) -> int:
@@ -162,15 +146,11 @@ class Traced:
         self.result = 0
         """of the system call that `after` waited for"""
 
-    def after(self, call: int, paths: Collection[str] | None = None) -> str:
-        """Goes on until it has returned from that system call; with one of the paths, where it
-        has one as its second argument: which one."""
-        while True:
-            number, _, second, *_ = self._stop(_ENTRY)
-            path = "" if paths is None or number != call else self._text(second)
-            if number == call and (paths is None or path in paths):
-                self.result = self._stop(_EXIT)[0]
-                return path
+    def after(self, call: int) -> None:
+        """Goes on until it has returned from that system call."""
+        while self._stop(_ENTRY)[0] != call:
+            pass
+        self.result = self._stop(_EXIT)[0]
 
     def skip(self, call: int) -> None:
         """Goes on until it is about to make that system call, which then does not take place."""
@@ -191,8 +171,3 @@ class Traced:
                 found: tuple[int, ...] = struct.unpack_from("B3xI2Q7Q", info)
                 if found[0] == kind:
                     return found[4:]
-
-    def _text(self, address: int) -> str:
-        with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
-            memory.seek(address)
-            return os.fsdecode(memory.read(4096).partition(b"\0")[0])

@@ -5,8 +5,7 @@
  * All of it is done in a copy of the host's mounts (template.c), before anything is cloned
  * from there: so it holds for every tree that the view is made of. A mount is withheld by
  * making it unbindable (mount_namespaces(7)): no clone contains it, or can be taken from
- * it. A copy of the namespace may have forgotten that (since Linux 6.17 or so; 6.18 has), so
- * that it is done again there, but without a look at the list of mounts. Unmounting would do
+ * it. (A copy of the namespace may have forgotten that; 6.18 has.) Unmounting would do
  * as well, but each umount2 waits for a grace period of RCU, some 0.1 ms, and a host has dozens
  * of such mounts. What comes into being without a mount, the places that the daemon hides, is
  * looked for in PID 1, for each job.
@@ -22,7 +21,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
-#include <stdalign.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -34,15 +32,8 @@
 
 #define MAX_PASSES 64
 
-/* A withheld mount that lies on none: with it, all that lies on it is withheld. */
-struct top {
-    dev_t device;
-    ino_t inode; /* of its root: whatever has these is to be withheld, wherever it has got to */
-    char point[];
-};
-
-static char tops[64 << 10] __attribute__((aligned(4096))); /* one after the other, as `struct top` is aligned */
-static size_t tops_used;
+static char withheld[64 << 10]; /* places, each with its NUL */
+static size_t withheld_used;
 
 static bool is_kernel_type(const char *type) {
     static const char *const types[] = {
@@ -191,29 +182,27 @@ static const char *withhold_all(struct mount_list *list) {
     return wrong;
 }
 
-static size_t size_of(const char *point) {
-    return (sizeof(struct top) + strlen(point) + alignof(struct top)) & ~(alignof(struct top) - 1);
-}
-
-static bool note_top(struct mount_list *list, const struct host_mount *mount) {
-    cleanup_fd int fd = mountlist_open(list, mount);
-    struct stat st;
-    size_t size = size_of(mount->point);
-    if (fd < 0 || fstat(fd, &st) < 0 || size > sizeof tops - tops_used)
-        return false;
-    struct top *top = (struct top *)(tops + tops_used);
-    *top = (struct top){.device = st.st_dev, .inode = st.st_ino};
-    strcpy(top->point, mount->point);
-    tops_used += size;
-    return true;
-}
-
-static const char *note_tops(struct mount_list *list) {
+static const char *note_places(struct mount_list *list) {
     const char *wrong = mountlist_read(list);
-    for (size_t i = 0; wrong == NULL && i < list->count; i++)
-        if (list->mounts[i].withheld && !lies_on_withheld(list, &list->mounts[i]) && !note_top(list, &list->mounts[i]))
-            errno = EBUSY, wrong = "the host's mounts change too quickly";
+    withheld_used = 0;
+    for (size_t i = 0; wrong == NULL && i < list->count; i++) {
+        const struct host_mount *mount = &list->mounts[i];
+        size_t size = strlen(mount->point) + 1;
+        if (!mount->withheld || lies_on_withheld(list, mount))
+            continue;
+        if (size > sizeof withheld - withheld_used)
+            return errno = E2BIG, "more mounts to withhold than can be remembered";
+        memcpy(withheld + withheld_used, mount->point, size);
+        withheld_used += size;
+    }
     return wrong;
+}
+
+bool hostmounts_are_withheld(const char *path) {
+    for (const char *place = withheld; place < withheld + withheld_used; place += strlen(place) + 1)
+        if (below(path, place))
+            return true;
+    return false;
 }
 
 /* What is unbindable on the host is seen as anything else is. */
@@ -246,39 +235,8 @@ const char *hostmounts_withhold(void) {
     return with_list((const char *(*const[])(struct mount_list *)){withhold_all, NULL});
 }
 
-const char *hostmounts_withhold_for_copies(void) {
-    tops_used = 0;
-    return with_list((const char *(*const[])(struct mount_list *)){make_bindable, withhold_all, note_tops, NULL});
-}
-
-/* Each must be another mount: two of one file system, a process's /proc say, look alike, and
- * somebody may exchange their places between two looks. */
-static bool withhold_top(const struct top *top, uint64_t *id) {
-    cleanup_fd int fd = mountlist_open_place(top->point);
-    struct stat st;
-    *id = fd < 0 ? 0 : mount_id(fd);
-    return *id != 0 && fstat(fd, &st) == 0 && st.st_dev == top->device && st.st_ino == top->inode && tree_withhold(fd);
-}
-
-static bool is_among(const uint64_t *ids, size_t count, uint64_t id) {
-    for (size_t i = 0; i < count; i++)
-        if (ids[i] == id)
-            return true;
-    return false;
-}
-
-const char *hostmounts_withhold_in_copy(void) {
-    static uint64_t ids[1024] __attribute__((aligned(4096))); /* whole pages, as `tops` */
-    size_t count = 0;
-    bool done = true;
-    for (size_t at = 0; done && at < tops_used; count++) {
-        const struct top *top = (const struct top *)(tops + at);
-        done = count < sizeof ids / sizeof *ids && withhold_top(top, &ids[count]) && !is_among(ids, count, ids[count]);
-        at += size_of(top->point);
-    }
-    madvise(tops, sizeof tops, MADV_DONTNEED); /* of no more use, for as long as the job runs */
-    madvise(ids, sizeof ids, MADV_DONTNEED);
-    return done ? NULL : hostmounts_withhold();
+const char *hostmounts_withhold_for_clones(void) {
+    return with_list((const char *(*const[])(struct mount_list *)){make_bindable, withhold_all, note_places, NULL});
 }
 
 static void hide(const char *path) {

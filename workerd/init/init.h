@@ -173,8 +173,8 @@ uint64_t mount_id(int fd);
 
 /* hostmounts.c */
 const char *hostmounts_withhold(void); /* NULL, or what could not be done, and errno */
-const char *hostmounts_withhold_for_copies(void);
-const char *hostmounts_withhold_in_copy(void); /* in a copy of where that was done */
+const char *hostmounts_withhold_for_clones(void); /* which are to have what is unbindable on the host */
+bool hostmounts_are_withheld(const char *path); /* whether the host had such a mount there when that was done last */
 void hostmounts_hide(const struct plan *plan);
 void hostmounts_withhold_places(const char *const places[]);
 
@@ -189,10 +189,14 @@ bool template_make(void);
 bool template_leave(void);
 bool template_renew(void); /* for a plan: what is cloned next is a copy of the host's mounts as they are now */
 void template_forget_plan(void);
-bool template_is_made(void);
+bool template_is_made(void); /* in PID 1: whether it has a copy of it */
 int template_changes(void); /* -1, or to be polled for what calls for template_leave */
-void template_take(void);      /* in PID 1, first of all */
-bool template_was_stale(void); /* whether what was taken since is to be taken again */
+void template_take(void); /* in PID 1, first of all */
+void template_take_host(void); /* instead of a copy of it, what the host has */
+int template_proc(void); /* the host's /proc, which that copy has not */
+bool template_was_stale(void); /* whether what was taken since is to be taken again, from the host */
+bool template_unmount_host(void); /* false and errno */
+void template_release(void); /* in PID 1, once all is taken */
 
 /* sharedsys.c. All as far as it can be had, but for the way back. */
 void sharedsys_open(void);  /* leaves our network namespace */

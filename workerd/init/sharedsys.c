@@ -23,7 +23,7 @@
 static int network = -1; /* the namespace */
 static bool placed; /* with what of it no job may see covered */
 
-static int own_network(void) { return open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC); }
+static int own_network(void) { return openat(template_proc(), "self/ns/net", O_RDONLY | O_CLOEXEC); }
 
 void sharedsys_open(void) {
     if (unshare(CLONE_NEWNET) == 0 && network_loopback_up())

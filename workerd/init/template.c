@@ -1,13 +1,13 @@
 /* The mount namespace that a job's own is a copy of.
  *
- * It has the host's mounts, of which what no job may see is withheld (hostmounts.c), below a
- * stub: a sealed tmpfs with an empty directory, an empty file, and the places where the
- * host's tree and the jobs' common sysfs (sharedsys.c) are mounted. Our root is the host's tree,
- * so that paths and links mean what they mean there, and our working directory is the stub's root;
- * both are carried over into a copy, descriptors are not (they stay the original's). To leave the
- * host behind, PID 1 takes its tree from the stub and mounts its own upon that (view.c): it is then
- * the namespace's root, where setns(2) arrives, and what lies beneath is empty. pivot_root(2) would look at
- * the root and the working directory of every process of the machine, for each job.
+ * It has a clone of the host's tree, in which what no job may see is not (hostmounts.c), nor the host's
+ * /proc, /sys, /dev and /run; below a stub: a sealed tmpfs with an empty directory, an empty file, and the
+ * places where that tree and the jobs' common sysfs (sharedsys.c) are mounted. Our root is that tree, so that
+ * paths and links mean what they mean on the host, and our working directory is the stub's root; both are
+ * carried over into a copy, descriptors are not (they stay the original's). PID 1 moves the tree from its
+ * place in the stub upon the stub's root (view.c): it is then the namespace's root, where setns(2)
+ * arrives, and what lies beneath is empty. pivot_root(2) would look at the root and the working directory of
+ * every process of the machine, for each job; and each umount2(2) waits for a grace period of RCU.
  *
  * The first stage that stays makes it ahead and lives in it, until the host's mounts change. What it keeps of the host's
  * namespace (the daemon's) is a descriptor of it to go back by, and the list of its mounts,
@@ -17,13 +17,14 @@
  *   where there was a change.
  * - It holds nothing: its mounts are slaves of the host's, so that an unmount there is one
  *   here, within the same system call, where the host's mounts are shared (systemd's are);
- *   and for the others (and what lay on one that we unmounted) it is left as soon as there is a
+ *   and for the others (and what lay on one that is not in it) it is left as soon as there is a
  *   change. The next one is made for the next job: a host without jobs is not followed.
- * - What comes to a slave after it was looked at has not been withheld. So PID 1, when it has
+ * - What comes to a slave after it was looked at may be what no job may see. So PID 1, when it has
  *   taken all that it needs and nothing more can come to that, asks a list which was opened
  *   before the other was found unchanged; where it has changed since, what was taken counts
- *   for nothing. (To make its copy private would do away with the withholding as well.)
- * - Where it cannot be made, PID 1 does all that for itself, as that of `run` does.
+ *   for nothing.
+ * - Then, where it cannot be made, and where a plan wants what the host has and this has not, PID 1
+ *   prepares a copy of the host's mounts for itself, as that of `run` does.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -41,14 +42,17 @@
 
 #define MAX_TRIES 3 /* while the host's mounts change all the time */
 
+static const char *const left_out[] = {"/proc", "/sys", "/dev", "/run", NULL}; /* /tmp is not: a job may be started from there */
+
 static struct {
-    int daemon;  /* its directory in /proc */
+    int proc;    /* the host's */
+    int daemon;  /* its directory there */
     int host;    /* its mount namespace */
     int root;    /* its root, there */
     int changes; /* its mounts, as they were when ours were copied */
     int witness; /* the same, for one PID 1 */
     bool inside, made;
-} template = {.daemon = -1, .host = -1, .root = -1, .changes = -1, .witness = -1};
+} template = {.proc = -1, .daemon = -1, .host = -1, .root = -1, .changes = -1, .witness = -1};
 
 static int list_of_host(void) { return fd_keep(openat(template.daemon, "mountinfo", O_RDONLY | O_CLOEXEC)); }
 
@@ -72,6 +76,8 @@ static int make_stub(void) {
     return -1;
 }
 
+static bool live_in(int tree) { return fchdir(tree) == 0 && chroot(".") == 0; }
+
 static bool stand_on_stub(void) {
     mode_t saved = umask(0);
     cleanup_fd int stub = make_stub();
@@ -79,7 +85,25 @@ static bool stand_on_stub(void) {
     cleanup_fd int slash = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     /* Not chroot(STUB_HOST): where something is mounted over /, that would lead to it. */
     return stub >= 0 && slash >= 0 && tree_move(stub, slash) && fchdir(stub) == 0 &&
-           syscall(SYS_pivot_root, ".", STUB_HOST) == 0 && fchdir(slash) == 0 && chroot(".") == 0 && fchdir(stub) == 0;
+           syscall(SYS_pivot_root, ".", STUB_HOST) == 0 && live_in(slash) && fchdir(stub) == 0;
+}
+
+/* From where the host's tree is mounted. Where something is mounted over the host's / there is more than one. */
+bool template_unmount_host(void) {
+    int trees = 0;
+    while (umount2(STUB_HOST, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        trees++;
+    return trees > 0 && errno == EINVAL;
+}
+
+/* In place of the host's tree a clone of it, which has not what is withheld. */
+static bool leave_out(void) {
+    hostmounts_withhold_places(left_out);
+    cleanup_fd int stub = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), tree = tree_copy(AT_FDCWD, "/", AT_RECURSIVE);
+    if (stub < 0 || tree < 0 || !template_unmount_host())
+        return false;
+    cleanup_fd int place = open(STUB_HOST, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return place >= 0 && tree_move(tree, place) && live_in(tree) && fchdir(stub) == 0;
 }
 
 /* Of a copy of the host's mounts that is our own; NULL, or what could not be done, and errno. */
@@ -91,11 +115,14 @@ static const char *build(unsigned long propagation, const char *(*withhold)(void
 
 void template_open(void) {
     char path[32];
-    snprintf(path, sizeof path, "/proc/%d", (int)getppid());
-    template.daemon = fd_keep(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+    snprintf(path, sizeof path, "%d", (int)getppid());
+    template.proc = fd_keep(open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    template.daemon = fd_keep(openat(template.proc, path, O_PATH | O_DIRECTORY | O_CLOEXEC));
     template.host = fd_keep(open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
     template.root = fd_keep(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 }
+
+static bool go_back(void) { return setns(template.host, CLONE_NEWNS) == 0 && live_in(template.root); }
 
 bool template_leave(void) {
     close_fd_of(&template.changes);
@@ -104,7 +131,7 @@ bool template_leave(void) {
     if (!template.inside)
         return true;
     template.inside = false;
-    return setns(template.host, CLONE_NEWNS) == 0 && fchdir(template.root) == 0 && chroot(".") == 0;
+    return go_back();
 }
 
 bool template_make(void) {
@@ -114,7 +141,7 @@ bool template_make(void) {
     if (template.changes < 0 || template.host < 0 || template.root < 0 || unshare(CLONE_NEWNS) < 0)
         return template_leave();
     template.inside = true;
-    template.made = build(MS_SLAVE, hostmounts_withhold_for_copies) == NULL;
+    template.made = build(MS_SLAVE, hostmounts_withhold_for_clones) == NULL && leave_out();
     return template.made ? sharedsys_place() : template_leave();
 }
 
@@ -140,23 +167,38 @@ bool template_renew(void) {
 
 void template_forget_plan(void) { close_fd_of(&template.witness); }
 
-void template_take(void) {
-    const char *wrong = template.made ? hostmounts_withhold_in_copy() : build(MS_PRIVATE, hostmounts_withhold);
+/* A copy of the host's mounts that is PID 1's own; nothing comes to it any more. */
+static void prepare_own(void) {
+    const char *wrong = build(MS_PRIVATE, hostmounts_withhold);
     if (wrong != NULL)
         fail("hide", wrong);
-    close_fd_of(&template.changes);
-    close_fd_of(&template.root);
-    close_fd_of(&template.host);
-    close_fd_of(&template.daemon);
 }
 
-bool template_was_stale(void) {
-    bool stale = template.made && has_changed(template.witness);
+void template_take(void) {
+    close_fd_of(&template.changes);
+    if (template.proc < 0) /* of `run` */
+        template.proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (!template.made)
+        prepare_own();
+}
+
+void template_take_host(void) {
+    if (!template.made)
+        return;
+    template.made = false;
+    if (!go_back() || unshare(CLONE_NEWNS) < 0)
+        fail("hide", "the host's mounts");
+    prepare_own();
+}
+
+int template_proc(void) { return template.proc; }
+
+bool template_was_stale(void) { return template.made && has_changed(template.witness); }
+
+void template_release(void) {
+    close_fd_of(&template.proc);
+    close_fd_of(&template.daemon);
+    close_fd_of(&template.host);
+    close_fd_of(&template.root);
     close_fd_of(&template.witness);
-    if (!stale)
-        return false;
-    const char *wrong = mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ? "propagation" : hostmounts_withhold();
-    if (wrong != NULL)
-        fail("hide", wrong);
-    return true;
 }

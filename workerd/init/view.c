@@ -2,8 +2,9 @@
  *
  * view_collect opens and clones, as the caller, everything that the view takes from
  * the host, before the view exists. view_build makes the new root and attaches to it. We
- * begin with the host's tree as our root and the stub that it lies on as our working directory
- * (template.c); when all is collected, the host's tree goes and the new root takes its place.
+ * begin with a tree of what a job may see of the host as our root, and the stub that it lies on as
+ * our working directory (template.c). When all is collected that tree is the job's; or, where
+ * something was to be had of the host's own tree alone, or the job has a root tree, another takes its place.
  * A path is looked up once; from then on it is a descriptor.
  */
 #define _GNU_SOURCE
@@ -21,7 +22,8 @@
 
 #include "init.h"
 
-static int root_tree = -1; /* the new root, detached, then / */
+static int root_tree = -1; /* the new root, then / */
+static bool root_is_clone; /* and detached until then */
 static int base_fd = -1;   /* where paths of the view are looked up: / or the rootfs */
 static bool base_is_root;
 static struct mount_op cwd_op = {.kind = MOUNT_RW, .tree = -1};
@@ -34,48 +36,71 @@ static size_t paths_used;
 static dev_t own_devices[MAX_MOUNTS + 8]; /* our own tmpfs: the only places where a target may be made */
 static size_t own_count;
 
-/* The path that a descriptor was found at, relative to the view's root. */
+/* What the view wants, and could not be had. */
+static struct {
+    const char *step, *detail;
+    int number;
+} missing;
+
+static bool cannot(const char *step, int number, const char *detail) {
+    missing.step = step;
+    missing.number = number;
+    missing.detail = detail;
+    return false;
+}
+
+/* Where a descriptor's file is, below our root; not ended by a NUL. -1 and errno. */
+static ssize_t find_path(int fd, char *path, size_t size) {
+    char link[32];
+    snprintf(link, sizeof link, "self/fd/%d", fd);
+    return readlinkat(template_proc(), link, path, size);
+}
+
+/* The path that a descriptor was found at, relative to the view's root; or NULL. */
 static const char *canonical(int fd, const char *step, const char *detail) {
-    char link[64];
     char *path = paths + paths_used;
     static char base[PATH_MAX];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", base_fd);
-    ssize_t base_length = base_is_root ? 1 : readlink(link, base, sizeof base - 1);
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t base_length = base_is_root ? 1 : find_path(base_fd, base, sizeof base - 1);
     if (paths_used + PATH_MAX > sizeof paths)
-        fail_errno(step, ENAMETOOLONG, detail);
-    ssize_t length = readlink(link, path, PATH_MAX);
+        return cannot(step, ENAMETOOLONG, detail), NULL;
+    ssize_t length = find_path(fd, path, PATH_MAX);
     if (length < 0 || base_length < 0)
-        fail(step, detail);
+        return cannot(step, errno, detail), NULL;
     if (length == PATH_MAX || path[0] != '/')
-        fail_errno(step, ENAMETOOLONG, detail);
+        return cannot(step, ENAMETOOLONG, detail), NULL;
     path[length] = '\0';
     base[base_length] = '\0';
     paths_used += (size_t)length + 1;
     if (base_length > 1) {
         if (!below(path, base))
-            fail_errno(step, EXDEV, detail);
+            return cannot(step, EXDEV, detail), NULL;
         path += base_length;
         return *path == '\0' ? "/" : path;
     }
     return path;
 }
 
-/* Kernel file systems and host sockets: never handed in, they lead out of the job. */
-static bool is_forbidden(const char *path) {
+/* Kernel file systems and host sockets: they lead out of the job. */
+static bool leads_out(const char *path) {
     static const char *const tops[] = {"/proc", "/sys", "/dev", "/run", "/var/run"};
     for (size_t i = 0; i < sizeof tops / sizeof *tops; i++)
         if (below(path, tops[i]))
             return true;
-    return strcmp(path, "/") == 0;
+    return false;
 }
 
-static int open_source(const char *path, bool of_host, const char *step) {
-    int fd = of_host ? open_beneath(AT_FDCWD, path, O_PATH, RESOLVE_NO_MAGICLINKS)
-                     : open_beneath(base_fd, path, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
-    if (fd < 0)
-        fail(step, path);
-    return fd;
+/* Whether what we found at that path is what the host has there. */
+static bool is_the_hosts(const char *path) {
+    return !template_is_made() || !(leads_out(path) || hostmounts_are_withheld(path));
+}
+
+static bool may_have(const struct plan *plan, const char *path) {
+    return is_the_hosts(path) && (plan->uid == 0 || !(leads_out(path) || strcmp(path, "/") == 0));
+}
+
+static int open_source(const char *path, bool of_host) {
+    return of_host ? open_beneath(AT_FDCWD, path, O_PATH, RESOLVE_NO_MAGICLINKS)
+                   : open_beneath(base_fd, path, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
 }
 
 static bool is_directory(int fd) {
@@ -83,14 +108,12 @@ static bool is_directory(int fd) {
     return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* Where a descriptor's file is on the host, in static storage. */
+/* Where a descriptor's file is on the host, in static storage; or NULL. */
 static const char *host_path(int fd, const char *step, const char *detail) {
     static char path[PATH_MAX];
-    char link[64];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
+    ssize_t length = find_path(fd, path, sizeof path - 1);
     if (length < 0)
-        fail(step, detail);
+        return cannot(step, errno, detail), NULL;
     path[length] = '\0';
     return path;
 }
@@ -104,126 +127,159 @@ static const char *step_of(const struct mount_op *op) {
 /* As the caller wrote it. */
 static const char *path_of(const struct mount_op *op) { return is_bind(op) ? op->source : op->target; }
 
+static int sources[MAX_MOUNTS], cwd_source = -1; /* opened; -1 where nothing is to be cloned */
+
 /* Opens one source as the caller; the clone is taken later, with PID 1's own rights. */
-static int collect_op(const struct plan *plan, struct mount_op *op) {
-    const char *step = step_of(op), *path = path_of(op);
-    int fd = open_source(path, is_bind(op), step);
-    op->is_dir = is_directory(fd);
-    if (plan->uid != 0 && is_forbidden(host_path(fd, step, path)))
-        fail_errno(step, EPERM, path);
-    if (!is_bind(op))
-        op->target = canonical(fd, step, path);
-    if (strcmp(op->target, "/") == 0)
-        fail_errno(step, EPERM, path);
-    return fd;
+static bool open_op(const struct plan *plan, struct mount_op *op, int *fd) {
+    const char *step = step_of(op), *path = path_of(op), *target = op->target;
+    *fd = open_source(path, is_bind(op));
+    if (*fd < 0)
+        return cannot(step, errno, path);
+    const char *found = host_path(*fd, step, path);
+    if (found == NULL)
+        return false;
+    if (!may_have(plan, found))
+        return cannot(step, EPERM, path);
+    op->is_dir = is_directory(*fd);
+    if (!is_bind(op) && (target = canonical(*fd, step, path)) == NULL)
+        return false;
+    if (strcmp(target, "/") == 0)
+        return cannot(step, EPERM, path);
+    op->target = target;
+    return true;
+}
+
+/* A disk that does not answer, say, is no permission refused. */
+static bool may_write(int fd, bool *may) {
+    *may = syscall(SYS_faccessat2, fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS) == 0;
+    return *may || errno == EACCES || errno == EPERM || errno == EROFS;
 }
 
 /* The working directory is the caller's to write if it may write there, and never / . */
-/* A disk that does not answer, say, is no permission refused. */
-static bool may_write(int fd, const char *path) {
-    if (syscall(SYS_faccessat2, fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS) == 0)
-        return true;
-    if (errno != EACCES && errno != EPERM && errno != EROFS)
-        fail("chdir", path);
-    return false;
-}
-
-static int collect_cwd(const struct plan *plan) {
+static bool open_cwd(const struct plan *plan) {
     if (plan->rootfs != NULL)
-        return -1;
-    int fd = open_beneath(AT_FDCWD, plan->cwd, O_PATH | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
-    if (fd < 0)
-        fail("chdir", plan->cwd);
-    cwd_op.target = canonical(fd, "chdir", plan->cwd);
+        return true;
+    cwd_source = open_beneath(AT_FDCWD, plan->cwd, O_PATH | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
+    if (cwd_source < 0)
+        return cannot("chdir", errno, plan->cwd);
+    const char *path = canonical(cwd_source, "chdir", plan->cwd);
+    if (path == NULL)
+        return false;
+    if (!is_the_hosts(path))
+        return cannot("chdir", EPERM, plan->cwd);
+    cwd_op.target = path;
     cwd_op.is_dir = true;
-    static const char *const private_places[] = {"/tmp", "/var/tmp"};
-    bool keep = is_forbidden(cwd_op.target);
-    bool read_only = plan->cwd_read_only;
-    for (size_t i = 0; i < 2; i++)
-        keep = keep || strcmp(cwd_op.target, private_places[i]) == 0;
-    if (keep || read_only || !may_write(fd, plan->cwd)) {
-        bool hidden = below(cwd_op.target, "/tmp") || below(cwd_op.target, "/var/tmp");
-        cwd_op.kind = MOUNT_RO; /* a directory below a private /tmp is shown all the same */
-        if (keep || !hidden) {
-            close(fd);
-            return -1;
-        }
-    }
-    return fd;
+    bool keep = leads_out(path) || strcmp(path, "/") == 0 || strcmp(path, "/tmp") == 0 || strcmp(path, "/var/tmp") == 0;
+    bool writable = false;
+    if (!keep && !plan->cwd_read_only && !may_write(cwd_source, &writable))
+        return cannot("chdir", errno, plan->cwd);
+    cwd_op.kind = writable ? MOUNT_RW : MOUNT_RO; /* a directory below a private /tmp is shown all the same */
+    bool hidden = below(path, "/tmp") || below(path, "/var/tmp");
+    if (keep || !(writable || hidden))
+        close_fd_of(&cwd_source);
+    return true;
 }
 
-static int clone_source(int fd, bool read_only, const char *step, const char *detail) {
-    int tree = (int)syscall(SYS_open_tree, fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
-    if (tree < 0) /* EINVAL: withheld, see hostmounts.c */
-        fail_errno(step, errno == EINVAL ? EPERM : errno, detail);
-    tree_set(tree, QUIET | (read_only ? MOUNT_ATTR_RDONLY : 0), 0, true, step, detail);
-    close(fd);
-    return tree;
-}
-
-static void clone_root(const struct plan *plan) {
-    root_tree = plan->rootfs == NULL ? tree_clone(AT_FDCWD, "/", AT_RECURSIVE, "root")
-                                     : tree_clone(base_fd, "", AT_EMPTY_PATH | AT_RECURSIVE, "rootfs");
-    tree_set(root_tree, QUIET | MOUNT_ATTR_RDONLY, 0, true, "root", "/");
-}
-
-static void collect_base(const struct plan *plan) {
+static bool open_base(const struct plan *plan) {
     const char *path = plan->rootfs == NULL ? "/" : plan->rootfs;
     base_fd = open_beneath(AT_FDCWD, path, O_PATH | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
     if (base_fd < 0)
-        fail("rootfs", path);
+        return cannot("rootfs", errno, path);
     base_is_root = plan->rootfs == NULL;
     if (base_is_root)
-        return;
+        return true;
     const char *real = host_path(base_fd, "rootfs", path);
-    if (plan->uid != 0 && strcmp(real, "/") != 0 && is_forbidden(real))
-        fail_errno("rootfs", EPERM, path);
+    if (real == NULL)
+        return false;
+    return strcmp(real, "/") == 0 || may_have(plan, real) || cannot("rootfs", EPERM, path);
 }
 
-static void collect(struct plan *plan) {
-    static int sources[MAX_MOUNTS];
-    hostmounts_hide(plan);
-    as_caller(plan);
-    collect_base(plan);
-    int cwd_fd = collect_cwd(plan);
+/* As the caller. */
+static bool open_all(struct plan *plan) {
+    bool opened = open_base(plan) && open_cwd(plan);
     for (size_t i = 0; i < plan->nmounts; i++) {
         struct mount_op *op = &plan->mounts[i];
-        bool taken = op->kind != MOUNT_TMPFS && op->kind != MOUNT_HIDE;
-        sources[i] = taken ? collect_op(plan, op) : -1;
+        sources[i] = -1;
+        if (op->kind != MOUNT_TMPFS && op->kind != MOUNT_HIDE)
+            opened = opened && open_op(plan, op, &sources[i]);
     }
-    as_root();
-    hostmounts_withhold_places((const char *const[]){"/proc", NULL}); /* no path is looked up on the host from here on */
-    if (cwd_fd >= 0)
-        cwd_op.tree = clone_source(cwd_fd, cwd_op.kind == MOUNT_RO, "chdir", plan->cwd);
+    return opened;
+}
+
+static int clone_source(int *fd, bool read_only, const char *step, const char *detail) {
+    int tree = (int)syscall(SYS_open_tree, *fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+    if (tree < 0) /* EINVAL: withheld, see hostmounts.c */
+        fail_errno(step, errno == EINVAL ? EPERM : errno, detail);
+    tree_set(tree, QUIET | (read_only ? MOUNT_ATTR_RDONLY : 0), 0, true, step, detail);
+    close_fd_of(fd);
+    return tree;
+}
+
+static void take_root(const struct plan *plan) {
+    root_is_clone = true;
+    if (plan->rootfs != NULL) {
+        root_tree = tree_clone(base_fd, "", AT_EMPTY_PATH | AT_RECURSIVE, "rootfs");
+    } else if (!template_is_made()) {
+        hostmounts_withhold_places(replaced);
+        root_tree = tree_clone(AT_FDCWD, "/", AT_RECURSIVE, "root");
+    } else {
+        root_is_clone = false;
+        root_tree = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (root_tree < 0)
+            fail("root", "/");
+    }
+    tree_set(root_tree, QUIET | MOUNT_ATTR_RDONLY, 0, true, "root", "/");
+}
+
+static void clone_all(struct plan *plan) {
+    if (!template_is_made()) /* and no path is looked up on the host from here on */
+        hostmounts_withhold_places((const char *const[]){"/proc", NULL});
+    if (cwd_source >= 0)
+        cwd_op.tree = clone_source(&cwd_source, cwd_op.kind == MOUNT_RO, "chdir", plan->cwd);
     for (size_t i = 0; i < plan->nmounts; i++) {
         struct mount_op *op = &plan->mounts[i];
         bool read_only = op->kind == MOUNT_RO || op->kind == MOUNT_BIND_RO;
         if (sources[i] >= 0)
-            op->tree = clone_source(sources[i], read_only, step_of(op), path_of(op));
+            op->tree = clone_source(&sources[i], read_only, step_of(op), path_of(op));
     }
-    if (plan->rootfs == NULL)
-        hostmounts_withhold_places(replaced);
-    clone_root(plan);
+    take_root(plan);
+}
+
+/* False where something could not be had. */
+static bool collect(struct plan *plan) {
+    hostmounts_hide(plan);
+    as_caller(plan);
+    bool opened = open_all(plan);
+    as_root();
+    if (opened)
+        clone_all(plan);
+    return opened;
 }
 
 /* As it was before `collect`, but for the targets' names, which lead to the same places. */
 static void drop_collected(struct plan *plan) {
     close_fd_of(&root_tree);
     close_fd_of(&base_fd);
+    close_fd_of(&cwd_source);
     close_fd_of(&cwd_op.tree);
-    cwd_op.kind = MOUNT_RW;
-    for (size_t i = 0; i < plan->nmounts; i++)
+    for (size_t i = 0; i < plan->nmounts; i++) {
+        close_fd_of(&sources[i]);
         close_fd_of(&plan->mounts[i].tree);
+    }
 }
 
 void view_collect(struct plan *plan) {
     template_take();
+    if (plan->nfiles > 0) /* they are in the daemon's run-time directory */
+        template_take_host();
     network_collect_files(plan); /* before the daemon's own directories are hidden */
-    collect(plan);
-    if (template_was_stale()) {
+    while (!collect(plan) || template_was_stale()) {
+        if (!template_is_made())
+            fail_errno(missing.step, missing.number, missing.detail);
         drop_collected(plan);
-        collect(plan);
+        template_take_host();
     }
+    template_release();
 }
 
 /* What the view replaces goes altogether, where it was not withheld: nothing of the host's
@@ -234,15 +290,12 @@ static void detach_replaced(void) {
             ;
 }
 
-/* From here on the process lives in the new root, and the host's tree is gone. */
+/* From here on the process lives in the new root, and of the host's tree there is nothing else. */
 static void enter_root(void) {
     cleanup_fd int stub = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (stub < 0)
         fail("root", "/");
-    int trees = 0; /* more than one where something is mounted over the host's / */
-    while (umount2(STUB_HOST, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
-        trees++;
-    if (trees == 0 || errno != EINVAL)
+    if (root_is_clone && !template_unmount_host())
         fail("root", "the host's tree");
     tree_attach(root_tree, stub, "root", "/");
     if (fchdir(root_tree) < 0 || chroot(".") < 0)
