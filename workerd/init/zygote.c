@@ -35,7 +35,7 @@
 #define FIRST_FD 5
 #define MAX_FDS 15
 #define MAX_STRINGS 4096
-#define PAUSE_MS 2 /* not while the newest job is being set up: both want the kernel's locks */
+#define PAUSE_MS 1 /* not while the newest job is being set up: both want the kernel's locks */
 
 struct header {
     uint32_t words, variables;
