@@ -12,26 +12,29 @@ from workerd.errors import WorkerError, as_worker_error
 from workerd.job import Restart
 from workerd.registry import Live
 
+Made = Callable[[jobfiles.OutputFiles], None]
+"""what is to be called with them as soon as they are there, in the thread that made them; must not raise"""
+
 
 class ComingOutput:
     """Owns them, once they are there. `begin` has the job recorded and them opened; it is
     called by who asks first, which the launcher does when it has handed its plan on: before
     that the store's thread would take its turns with all that the loop has to do for it."""
 
-    def __init__(self, begin: Callable[[], Awaitable[jobfiles.OutputFiles]]) -> None:
+    def __init__(self, begin: Callable[[Made], Awaitable[jobfiles.OutputFiles]]) -> None:
         self._begin = begin
         self._files: jobfiles.OutputFiles | None = None
         self._error: WorkerError | OSError | None = None
         self._closed = False
 
-    async def files(self) -> jobfiles.OutputFiles:
-        """Once the job is recorded. Raises why it could not be (WorkerError), or why they
-        cannot be had (OSError)."""
+    async def files(self, made: Made = lambda files: None) -> jobfiles.OutputFiles:
+        """Once the job is recorded. `made` is called where they were not asked for before. Raises why
+        it could not be recorded (WorkerError), or why they cannot be had (OSError)."""
         if self._error is not None:
             raise self._error
         if self._files is None:
             try:
-                self._files = await self._begin()
+                self._files = await self._begin(made)
             except (WorkerError, OSError) as error:
                 self._error = error
                 raise
@@ -50,7 +53,7 @@ class ComingOutput:
             self._files.close()
 
 
-def open_output(live: Live) -> jobfiles.OutputFiles:
+def open_output(live: Live, made: Made) -> jobfiles.OutputFiles:
     """For the store's thread. Raises OSError."""
     opened = jobfiles.open_output(live.files)
     try:
@@ -59,6 +62,7 @@ def open_output(live: Live) -> jobfiles.OutputFiles:
     except BaseException:
         opened.close()
         raise
+    made(opened)
     return opened
 
 

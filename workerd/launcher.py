@@ -19,7 +19,6 @@ import errno
 import logging
 import os
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
@@ -29,6 +28,7 @@ from workerd.errors import Exhausted, StartFailed, WorkerError
 from workerd.job import Job, Net
 from workerd.retrying import until_possible
 from workerd.sealedprogram import SealedProgram
+from workerd.startgate import Gate, StatusPipe
 from workerd.zygote import FIRST_FD, Zygote
 
 log = logging.getLogger("workerd")
@@ -56,8 +56,9 @@ class Launch(NamedTuple):
     runtime: Callable[[], jobfiles.RuntimeFiles]
     """gives its run-time files, which stay the caller's, once PID 1 is being made; what it
     raises (WorkerError) ends the start"""
-    output: Callable[[], Awaitable[jobfiles.OutputFiles]]
-    """gives its log and index, likewise, once the command may run"""
+    output: Callable[[Callable[[jobfiles.OutputFiles], None]], Awaitable[jobfiles.OutputFiles]]
+    """gives its log and index, likewise, once the command may run; where they have still to be made it
+    calls what it is given with them, in the thread that makes them"""
     max_output: int
     stdin: int | None = None
     interface: sandbox.Interface | None = None
@@ -85,52 +86,8 @@ class Entry(NamedTuple):
     stdin: int | None = None
 
 
-class _Pipe:
-    """Both ends, close-on-exec."""
-
-    def __init__(self, flags: int = 0) -> None:
-        self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC | flags)
-
-    def close_write_end(self) -> None:
-        if self.write_end >= 0:
-            os.close(self.write_end)
-            self.write_end = -1
-
-    def close(self) -> None:
-        """Can be repeated."""
-        self.close_write_end()
-        if self.read_end >= 0:
-            os.close(self.read_end)
-            self.read_end = -1
-
-
 class _NotTaken(Exception):
     """The zygote did not carry out a plan: nothing of it is there."""
-
-
-class Gate:
-    """What PID 1 waits at (workerd/init/go.c); closed, it refuses."""
-
-    def __init__(self) -> None:
-        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-    @property
-    def far_end(self) -> int:
-        return self._theirs.fileno()
-
-    def close_far_end(self) -> None:
-        self._theirs.close()
-
-    def open(self, output: jobfiles.OutputFiles, runtime: jobfiles.RuntimeFiles) -> None:
-        """Where PID 1 is gone, the status pipe tells why."""
-        fds = [output.log, output.index, *runtime.fds()]
-        with contextlib.suppress(ConnectionError):
-            socket.send_fds(self._ours, [b"\n"], fds, socket.MSG_NOSIGNAL)
-
-    def close(self) -> None:
-        """Can be repeated."""
-        self._ours.close()
-        self._theirs.close()
 
 
 class Launcher:
@@ -171,26 +128,25 @@ class Launcher:
 
     async def _start(self, launch: Launch, *, by_zygote: bool) -> Started:
         """Raises as `start`, _NotTaken."""
-        text = bytearray()
-        with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status, contextlib.closing(Gate()) as gate:
+        with contextlib.closing(StatusPipe()) as status, contextlib.closing(Gate()) as gate:
             first_stage = self._begin(launch, status.write_end, gate.far_end, by_zygote=by_zygote)
             try:
-                with self._watch(first_stage, launch, status.read_end, text):
+                with self._watch(first_stage, launch, status):
                     status.close_write_end()
                     gate.close_far_end()
-                    refusal = await self._let_go(launch, status.read_end, gate, text)
+                    refusal = await self._let_go(launch, status, gate)
                     gate.close()
-                    ended = _read_now(status.read_end, text)
-                    start_ticks = _start_ticks(bytes(text))  # while PID 1 has something to do
+                    ended = status.read()
+                    start_ticks = _start_ticks(status.text)  # while PID 1 has something to do
                     if not ended:
-                        await self._read(status.read_end, text, until=None)
+                        await self._read(status, until=None)
             finally:
                 if first_stage is not None:
                     await _collect_first_stage(first_stage)
-        pid, error = startstatus.parse(bytes(text), launch.job.id)
+        pid, error = startstatus.parse(status.text, launch.job.id)
         if not pid:
             await untold.collect(launch.cgroup_fd)
-        if by_zygote and not text:
+        if by_zygote and not status.text:
             raise refusal or _NotTaken
         pidfd = await _open_pidfd(pid)
         if error is None and refusal is None:
@@ -202,15 +158,14 @@ class Launcher:
 
     async def enter(self, entry: Entry) -> Started:
         """The supervisor of a command that runs by now; raises as `start`."""
-        text = bytearray()
-        with contextlib.closing(_Pipe(os.O_NONBLOCK)) as status:
+        with contextlib.closing(StatusPipe()) as status:
             first_stage = self._spawn_entry(entry, status.write_end)
             try:
                 status.close_write_end()
-                await self._read(status.read_end, text, until=None)
+                await self._read(status, until=None)
             finally:
                 await _collect_first_stage(first_stage)
-        pid, error = startstatus.parse(bytes(text), entry.job.id)
+        pid, error = startstatus.parse(status.text, entry.job.id)
         pidfd = await _open_pidfd(pid)
         if error is None:
             return Started(pid, pidfd)
@@ -218,15 +173,22 @@ class Launcher:
             await self._collect(pidfd)
         raise error
 
-    async def _let_go(self, launch: Launch, status: int, gate: Gate, text: bytearray) -> WorkerError | None:
+    async def _let_go(self, launch: Launch, status: StatusPipe, gate: Gate) -> WorkerError | None:
         """Have PID 1 run the command, once everything else is there. Else, what there is to
         say about it."""
+
+        def made(output: jobfiles.OutputFiles) -> None:
+            if launch.connect is None:
+                gate.open_early(status, output, runtime)
+
         try:
             runtime = launch.runtime()
-            output = await launch.output()
-            if not _read_now(status, text) and not text:
-                await self._read(status, text, until=b"pid ")
-            pid, error = startstatus.parse(bytes(text), launch.job.id)
+            output = await launch.output(made)
+            if gate.is_open:
+                return None
+            if not status.read() and not status.text:
+                await self._read(status, until=b"pid ")
+            pid, error = startstatus.parse(status.text, launch.job.id)
             if error is not None:
                 return None  # it will be told with the rest
             if launch.connect is not None:
@@ -239,43 +201,43 @@ class Launcher:
         return None
 
     @contextlib.contextmanager
-    def _watch(self, first_stage: int | None, launch: Launch, status: int, text: bytearray) -> Iterator[None]:
+    def _watch(self, first_stage: int | None, launch: Launch, status: StatusPipe) -> Iterator[None]:
         """It has just been handed a plan, and may be killed before it tells of a PID 1."""
         if first_stage is None:
-            with self._watch_zygote(launch, status, text):
+            with self._watch_zygote(launch, status):
                 yield
             return
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):  # for want of descriptors or memory
                 pidfd = os.pidfd_open(first_stage)
                 stack.callback(os.close, pidfd)
-                self._loop.add_reader(pidfd, self._own_ended, pidfd, launch, status, text)
+                self._loop.add_reader(pidfd, self._own_ended, pidfd, launch, status)
                 stack.callback(self._loop.remove_reader, pidfd)
             yield
 
-    def _own_ended(self, pidfd: int, launch: Launch, status: int, text: bytearray) -> None:
+    def _own_ended(self, pidfd: int, launch: Launch, status: StatusPipe) -> None:
         self._loop.remove_reader(pidfd)
-        untold.kill(launch.cgroup_fd, status, text)
+        _kill_untold(launch, status)
 
     @contextlib.contextmanager
-    def _watch_zygote(self, launch: Launch, status: int, text: bytearray) -> Iterator[None]:
+    def _watch_zygote(self, launch: Launch, status: StatusPipe) -> Iterator[None]:
         """Which may not answer, too."""
         ended = self._zygote.ended
 
         def when_ended(_: asyncio.Future[None]) -> None:
-            untold.kill(launch.cgroup_fd, status, text)
+            _kill_untold(launch, status)
 
         ended.add_done_callback(when_ended)
-        hurry = self._loop.call_later(_PATIENCE, self._hurry, status, text)
+        hurry = self._loop.call_later(_PATIENCE, self._hurry, status)
         try:
             yield
         finally:
             hurry.cancel()
             ended.remove_done_callback(when_ended)
 
-    def _hurry(self, status: int, text: bytearray) -> None:
+    def _hurry(self, status: StatusPipe) -> None:
         """Of a plan that the zygote has had for long: have it started by somebody else."""
-        if not untold.has_said(status, text):
+        if not status.has_said():
             log.error(
                 "worker-init's first stage does not answer (a mount of this machine's may not): it is killed, and "
                 "for a minute each job has one of its own"
@@ -339,37 +301,33 @@ class Launcher:
                 raise Exhausted(f"cannot start a process: {error.strerror}") from error
             raise
 
-    async def _read(self, fd: int, data: bytearray, *, until: bytes | None) -> None:
+    async def _read(self, status: StatusPipe, *, until: bytes | None) -> None:
         """To the end, or until a line that begins so."""
         done: asyncio.Future[None] = self._loop.create_future()
 
         def readable() -> None:
-            ended = _read_now(fd, data)
+            ended = status.read()
             seen = until is not None and any(
-                line.startswith(until) and line.endswith(b"\n") for line in data.splitlines(keepends=True)
+                line.startswith(until) and line.endswith(b"\n") for line in status.text.splitlines(keepends=True)
             )
             if (ended or seen) and not done.done():
                 done.set_result(None)
 
-        await self._add_reader(fd, readable)
+        await self._add_reader(status.read_end, readable)
         try:
             await done
         finally:
-            self._loop.remove_reader(fd)
+            self._loop.remove_reader(status.read_end)
 
     async def _add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         """As the loop's; for want of memory epoll_ctl(2) may fail."""
         await until_possible(lambda: self._loop.add_reader(fd, callback), "a start cannot be watched", _TRIES)
 
 
-def _read_now(fd: int, data: bytearray) -> bool:
-    """What is there; whether that is the end."""
-    try:
-        piece = os.read(fd, 4096)
-    except OSError:
-        return False  # nothing is there, or not now
-    data.extend(piece)
-    return not piece
+def _kill_untold(launch: Launch, status: StatusPipe) -> None:
+    """What it says shows whether there was a PID 1."""
+    if not status.has_said():
+        untold.kill(launch.cgroup_fd)
 
 
 def _start_ticks(text: bytes) -> int | None:

@@ -102,7 +102,7 @@ class Supervisor:
         live = Live(job, self.files(job.id))
         live.window = window
         self.registry.take_in(live)
-        output = ComingOutput(lambda: self.registry.insert(live, env, functools.partial(open_output, live)))
+        output = ComingOutput(lambda made: self.registry.insert(live, env, lambda: open_output(live, made)))
         try:
             await self._start(live, env, await self._prepared(live), output, stdin)
         except BaseException:
@@ -128,7 +128,7 @@ class Supervisor:
             self._wait_on(live)
             return
         try:
-            output = ComingOutput(lambda: self.registry.call(lambda store: open_output(live)))
+            output = ComingOutput(lambda made: self.registry.call(lambda store: open_output(live, made)))
             try:
                 await output.files()
                 prepared = await self._prepared(live)

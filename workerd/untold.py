@@ -5,26 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 
 from workerd import procfs
 
 
-def has_said(status: int, text: bytes | bytearray) -> bool:
-    """Whether there is anything of a launch's status, be it the end; what is not read yet
-    stays for who waits for it."""
-    poll = select.poll()
-    poll.register(status, select.POLLIN)
-    return bool(text or poll.poll(0))
-
-
-def kill(cgroup_fd: int, status: int, text: bytes | bytearray) -> None:
-    """The one of the launch into that cgroup, whose first stage has ended, if there is one. With
-    it the status ends."""
-    if not has_said(status, text):
-        for pid in _find(cgroup_fd):
-            os.kill(pid, signal.SIGKILL)
+def kill(cgroup_fd: int) -> None:
+    """The one of the launch into that cgroup, whose first stage has ended without a word, if there
+    is one. With it the status ends."""
+    for pid in _find(cgroup_fd):
+        os.kill(pid, signal.SIGKILL)
 
 
 async def collect(cgroup_fd: int) -> None:

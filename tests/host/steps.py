@@ -16,6 +16,7 @@ from workerd.job import Job, State
 from workerd.jobcgroup import JobCgroup
 from workerd.launcher import Launcher
 from workerd.registry import Registry
+from workerd.startgate import Gate
 from workerd.stopping import Stopper
 from workerd.store import Store
 from workerd.supervisor import Supervisor
@@ -37,7 +38,7 @@ START = {
     "runtime.create": Step(jobfiles, "create_runtime"),
     "exitrecord.allocate": Step(exitrecord, "allocate"),
     "spawn": Step(Launcher, "_begin"),
-    "go": Step(launcher.Gate, "open"),
+    "go": Step(Gate, "open"),
     "parse": Step(startstatus, "parse"),
     "watch": Step(Supervisor, "watch"),
     "running.update": Step(Store, "update", State.RUNNING),

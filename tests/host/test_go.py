@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.daemon import until
+from tests.host.daemon import Daemon, until
 from tests.host.freezable import FreezableDisk, freezable
 from workerd import errors
 from workerd.job import State
@@ -97,3 +97,24 @@ def test_a_daemon_that_dies_before_leaves_nothing_that_runs(disk: FreezableDisk,
     assert [job.start_error.step for job in jobs if job.start_error] == ["init"] * len(jobs)
     assert not marker.exists()
     assert not list((disk.runtime / "jobs").iterdir())
+
+
+LATE = """
+from workerd import storethread
+answer = storethread.StoreThread._answer
+storethread.StoreThread._answer = lambda self, answers: self._loop.call_later(1.0, answer, self, answers)
+"""
+"""the loop learns a second later what the store has done"""
+
+
+def test_once_it_is_recorded_it_waits_for_nobody() -> None:
+    daemon = Daemon()
+    daemon.prelude = LATE
+    try:
+        daemon.start()
+        job = daemon.run("date", "+%s.%N")
+        answered = time.time()
+        daemon.wait(job)
+        assert answered - float(daemon.output(job)) > 0.5
+    finally:
+        daemon.close()

@@ -23,9 +23,9 @@ from workerd.__main__ import default_init
 from workerd.errors import ConnectionFailed
 from workerd.job import After, Job, JobSpec, Outcome, Reason, State
 from workerd.jobfiles import JobFiles
-from workerd.launcher import Gate
 from workerd.procfs import WALL
 from workerd.sandbox import Descriptors, plan
+from workerd.startgate import Gate
 
 CLOCK = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
 

@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "restarting",
         "blockdev cgroupfiles cgrouplimits limitsnapshot jobcgroup cgroup",
         "addresspool bridge nft hostports resolver network",
-        "exitrecord jobrecord outcome jobfiles sandbox startstatus untold endings launcher totals admission",
+        "exitrecord jobrecord outcome jobfiles sandbox startstatus startgate untold endings launcher totals admission",
         "followers",
         "eventboard",
         "trylog",
