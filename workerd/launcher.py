@@ -131,22 +131,23 @@ class Launcher:
         with contextlib.closing(StatusPipe()) as status, contextlib.closing(Gate()) as gate:
             first_stage = self._begin(launch, status.write_end, gate.far_end, by_zygote=by_zygote)
             try:
-                with self._watch(first_stage, launch, status):
+                with self._watch(first_stage, launch, status, gate):
                     status.close_write_end()
                     gate.close_far_end()
-                    refusal = await self._let_go(launch, status, gate)
+                    refusal = await self._let_go(launch, status, gate, early=by_zygote and launch.connect is None)
                     gate.close()
                     ended = status.read()
-                    start_ticks = _start_ticks(status.text)  # while PID 1 has something to do
+                    pid = gate.pid or startstatus.pid_of(status.text)
+                    start_ticks = _start_ticks(pid)  # while it has something to do
                     if not ended:
                         await self._read(status, until=None)
             finally:
                 if first_stage is not None:
                     await _collect_first_stage(first_stage)
-        pid, error = startstatus.parse(status.text, launch.job.id)
+        pid, error = startstatus.parse(status.text, launch.job.id, gate.pid)
         if not pid:
             await untold.collect(launch.cgroup_fd)
-        if by_zygote and not status.text:
+        if by_zygote and not (status.text or gate.pid):
             raise refusal or _NotTaken
         pidfd = await _open_pidfd(pid)
         if error is None and refusal is None:
@@ -173,18 +174,18 @@ class Launcher:
             await self._collect(pidfd)
         raise error
 
-    async def _let_go(self, launch: Launch, status: StatusPipe, gate: Gate) -> WorkerError | None:
-        """Have PID 1 run the command, once everything else is there. Else, what there is to
-        say about it."""
+    async def _let_go(self, launch: Launch, status: StatusPipe, gate: Gate, *, early: bool) -> WorkerError | None:
+        """Have PID 1 run the command, once everything else is there; `early`, before we know that it
+        is. Else, what there is to say about it."""
 
         def made(output: jobfiles.OutputFiles) -> None:
-            if launch.connect is None:
-                gate.open_early(status, output, runtime)
+            if early:
+                gate.open_early(output, runtime)
 
         try:
             runtime = launch.runtime()
             output = await launch.output(made)
-            if gate.is_open:
+            if not gate.stays_closed():
                 return None
             if not status.read() and not status.text:
                 await self._read(status, until=b"pid ")
@@ -201,31 +202,31 @@ class Launcher:
         return None
 
     @contextlib.contextmanager
-    def _watch(self, first_stage: int | None, launch: Launch, status: StatusPipe) -> Iterator[None]:
+    def _watch(self, first_stage: int | None, launch: Launch, status: StatusPipe, gate: Gate) -> Iterator[None]:
         """It has just been handed a plan, and may be killed before it tells of a PID 1."""
         if first_stage is None:
-            with self._watch_zygote(launch, status):
+            with self._watch_zygote(launch, status, gate):
                 yield
             return
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):  # for want of descriptors or memory
                 pidfd = os.pidfd_open(first_stage)
                 stack.callback(os.close, pidfd)
-                self._loop.add_reader(pidfd, self._own_ended, pidfd, launch, status)
+                self._loop.add_reader(pidfd, self._own_ended, pidfd, launch, status, gate)
                 stack.callback(self._loop.remove_reader, pidfd)
             yield
 
-    def _own_ended(self, pidfd: int, launch: Launch, status: StatusPipe) -> None:
+    def _own_ended(self, pidfd: int, launch: Launch, status: StatusPipe, gate: Gate) -> None:
         self._loop.remove_reader(pidfd)
-        _kill_untold(launch, status)
+        _kill_untold(launch, status, gate)
 
     @contextlib.contextmanager
-    def _watch_zygote(self, launch: Launch, status: StatusPipe) -> Iterator[None]:
+    def _watch_zygote(self, launch: Launch, status: StatusPipe, gate: Gate) -> Iterator[None]:
         """Which may not answer, too."""
         ended = self._zygote.ended
 
         def when_ended(_: asyncio.Future[None]) -> None:
-            _kill_untold(launch, status)
+            _kill_untold(launch, status, gate)
 
         ended.add_done_callback(when_ended)
         hurry = self._loop.call_later(_PATIENCE, self._hurry, status)
@@ -324,15 +325,14 @@ class Launcher:
         await until_possible(lambda: self._loop.add_reader(fd, callback), "a start cannot be watched", _TRIES)
 
 
-def _kill_untold(launch: Launch, status: StatusPipe) -> None:
-    """What it says shows whether there was a PID 1."""
-    if not status.has_said():
+def _kill_untold(launch: Launch, status: StatusPipe, gate: Gate) -> None:
+    """Of a first stage that has ended: the PID 1 that it did not tell of, unless that goes already."""
+    if not status.has_said() and gate.stays_closed():
         untold.kill(launch.cgroup_fd)
 
 
-def _start_ticks(text: bytes) -> int | None:
-    """Of the PID 1 that the status pipe told of: a child that is not reaped yet."""
-    pid = startstatus.pid_of(text)
+def _start_ticks(pid: int) -> int | None:
+    """Of a PID 1, a child that is not reaped yet, or 0."""
     if not pid:
         return None
     try:

@@ -1,10 +1,10 @@
-"""What lies between workerd and a PID 1 that is being made: the pipe on which that and its first
-stage say how far they are (workerd.startstatus), and the socket at which it waits for the word to go
+"""What lies between workerd and a PID 1 that is being made: the pipe on which its first stage and it
+say how far they are (workerd.startstatus), and the socket at which it waits for the word to go
 (workerd/init/go.c).
 
 The word is given by who has what comes with it. That is the store's thread, which makes the job's
-output once the job is recorded: a PID 1 that has told of itself by then need not wait until the
-loop has its turn. So all of this can be called in either thread.
+output once the job is recorded: a PID 1 that has announced itself by then waits neither for the
+loop nor for its first stage to have their turn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import select
 import socket
 import threading
 
-from workerd import startstatus
+from workerd.auth import UCRED
 from workerd.jobfiles import OutputFiles, RuntimeFiles
 
 
@@ -25,7 +25,6 @@ class StatusPipe:
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._text = bytearray()
-        self._lock = threading.Lock()
 
     @property
     def text(self) -> bytes:
@@ -46,29 +45,30 @@ class StatusPipe:
 
     def read(self) -> bool:
         """What is there; whether that is the end."""
-        with self._lock:
-            try:
-                piece = os.read(self.read_end, 4096)
-            except OSError:
-                return False  # nothing is there, or not now
-            self._text.extend(piece)
-            return not piece
+        try:
+            piece = os.read(self.read_end, 4096)
+        except OSError:
+            return False  # nothing is there, or not now
+        self._text.extend(piece)
+        return not piece
 
     def has_said(self) -> bool:
         """Whether there was or is anything, be it the end; what is not read yet stays for who waits for it."""
         poll = select.poll()
         poll.register(self.read_end, select.POLLIN)
-        with self._lock:
-            return bool(self._text or poll.poll(0))
+        return bool(self._text or poll.poll(0))
 
 
 class Gate:
-    """Closed, it refuses."""
+    """Closed, it refuses. `open_early` is for another thread than the loop's, all else for that."""
 
     def __init__(self) -> None:
-        self.is_open = False
+        self.pid = 0
+        """whom it was opened for, where that was early"""
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._lock = threading.RLock()
+        self._ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._early = True
+        self._lock = threading.Lock()
 
     @property
     def far_end(self) -> int:
@@ -80,25 +80,29 @@ class Gate:
     def open(self, output: OutputFiles, runtime: RuntimeFiles) -> None:
         """Where PID 1 is gone, the status pipe tells why. Raises OSError."""
         fds = [output.log, output.index, *runtime.fds()]
-        with self._lock:
-            with contextlib.suppress(ConnectionError):
-                socket.send_fds(self._ours, [b"\n"], fds, socket.MSG_NOSIGNAL)
-            self.is_open = True
+        with contextlib.suppress(ConnectionError):
+            socket.send_fds(self._ours, [b"\n"], fds, socket.MSG_NOSIGNAL)
 
-    def open_early(self, status: StatusPipe, output: OutputFiles, runtime: RuntimeFiles) -> None:
-        """For another thread than the loop's: only for a PID 1 that is known, and has met no error.
-        Else, and where it cannot be, that is left to the loop."""
-        with self._lock:
-            if self._ours.fileno() < 0:
-                return  # nobody wants it any more, and the descriptors may be gone
-            status.read()
-            pid, error = startstatus.parse(status.text, "")
-            if pid and error is None:
-                with contextlib.suppress(OSError):
+    def open_early(self, output: OutputFiles, runtime: RuntimeFiles) -> None:
+        """Only for a PID 1 that has announced itself, of which the kernel says who it is (SCM_CREDENTIALS,
+        unix(7)). Else, and where it cannot be, that is left to the loop."""
+        with self._lock, contextlib.suppress(OSError):
+            if not self._early:
+                return  # and what it would hand out may be gone
+            _, control, _, _ = self._ours.recvmsg(1, socket.CMSG_SPACE(UCRED.size), socket.MSG_DONTWAIT)
+            for _, kind, data in control:
+                if kind == socket.SCM_CREDENTIALS:
                     self.open(output, runtime)
+                    self.pid = UCRED.unpack(data)[0]
+
+    def stays_closed(self) -> bool:
+        """Whether it was not opened early; then it will not be."""
+        with self._lock:
+            self._early = False
+        return self.pid == 0
 
     def close(self) -> None:
         """Can be repeated."""
-        with self._lock:
-            self._ours.close()
-            self._theirs.close()
+        self.stays_closed()
+        self._ours.close()
+        self._theirs.close()

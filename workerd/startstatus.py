@@ -49,9 +49,9 @@ _ADVICE = {
 }
 
 
-def parse(text: bytes, job_id: str) -> tuple[int, StartFailed | None]:
-    """(pid or 0, the failure or None) out of what the status pipe said, in either order."""
-    pid = pid_of(text)
+def parse(text: bytes, job_id: str, known: int = 0) -> tuple[int, StartFailed | None]:
+    """(pid or 0, the failure or None) out of what the status pipe said, in either order; the pid may be `known`."""
+    pid = known or pid_of(text)
     if (error := _ERROR.search(text)) is not None:
         step, number, detail = (part.decode(errors="backslashreplace") for part in error.groups())
         return pid, start_error(job_id, step, int(number), detail)

@@ -1,4 +1,4 @@
-"""The word to go, given in another thread than the loop's, and what is said before it."""
+"""The word to go, given in another thread than the loop's, and what is said before the command runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,6 @@ import pytest
 
 from workerd.jobfiles import OutputFiles, RuntimeFiles
 from workerd.startgate import Gate, StatusPipe
-
-
-@pytest.fixture
-def status() -> Iterator[StatusPipe]:
-    with contextlib.closing(StatusPipe()) as made:
-        yield made
 
 
 @pytest.fixture
@@ -56,53 +50,62 @@ def said(far: socket.socket) -> int:
     return len(fds)
 
 
-def in_another_thread(gate: Gate, status: StatusPipe, files: Files) -> None:
-    thread = threading.Thread(target=gate.open_early, args=(status, *files))
+def in_another_thread(gate: Gate, files: Files) -> None:
+    thread = threading.Thread(target=gate.open_early, args=files)
     thread.start()
     thread.join()
 
 
-def test_a_pid_1_that_is_known_goes(status: StatusPipe, gate: Gate, waiting: socket.socket, files: Files) -> None:
-    os.write(status.write_end, b"pid 100\n")
-    in_another_thread(gate, status, files)
-    assert gate.is_open
+def test_who_has_announced_himself_goes(gate: Gate, waiting: socket.socket, files: Files) -> None:
+    waiting.send(b"\0")
+    in_another_thread(gate, files)
+    assert gate.pid == os.getpid()
+    assert not gate.stays_closed()
     assert said(waiting) == 4
-    assert status.text == b"pid 100\n"
 
 
-@pytest.mark.parametrize("text", [b"", b"pid 1", b"error exec 2 true\n", b"pid 100\nerror mask 1 /proc\n"])
-def test_no_other_does(text: bytes, status: StatusPipe, gate: Gate, waiting: socket.socket, files: Files) -> None:
-    """Of that nobody has said anything, or all of it, or it has failed."""
-    if text:
-        os.write(status.write_end, text)
-    in_another_thread(gate, status, files)
-    assert not gate.is_open
+def test_nobody_else_does(gate: Gate, waiting: socket.socket, files: Files) -> None:
+    in_another_thread(gate, files)
+    assert gate.stays_closed()
     with pytest.raises(BlockingIOError):
         said(waiting)
-    assert status.text == text
 
 
-def test_where_the_word_cannot_be_given_it_is_left_to_the_loop(
-    status: StatusPipe, gate: Gate, waiting: socket.socket, files: Files
-) -> None:
-    os.write(status.write_end, b"pid 100\n")
-    in_another_thread(gate, status, (files[0], RuntimeFiles(-1, -1)))
-    assert not gate.is_open
+def test_nor_who_announces_himself_too_late(gate: Gate, waiting: socket.socket, files: Files) -> None:
+    """Somebody has been told that it stays closed."""
+    assert gate.stays_closed()
+    waiting.send(b"\0")
+    in_another_thread(gate, files)
+    assert gate.stays_closed()
+    with pytest.raises(BlockingIOError):
+        said(waiting)
     gate.open(*files)
     assert said(waiting) == 4
 
 
-def test_closed_it_gives_none_away(status: StatusPipe, gate: Gate, waiting: socket.socket, files: Files) -> None:
+def test_where_the_word_cannot_be_given_it_is_left_to_the_loop(
+    gate: Gate, waiting: socket.socket, files: Files
+) -> None:
+    waiting.send(b"\0")
+    in_another_thread(gate, (files[0], RuntimeFiles(-1, -1)))
+    assert gate.stays_closed()
+    gate.open(*files)
+    assert said(waiting) == 4
+
+
+def test_closed_it_gives_nothing_away(gate: Gate, waiting: socket.socket, files: Files) -> None:
     """Nor does it use descriptors that are another's by then."""
-    os.write(status.write_end, b"pid 100\n")
+    waiting.send(b"\0")
     gate.close()
-    in_another_thread(gate, status, files)
-    assert not gate.is_open
-    assert status.text == b""
+    in_another_thread(gate, files)
+    assert gate.stays_closed()
+    with pytest.raises(ConnectionResetError):  # what it was sent had not been read
+        waiting.recv(1)
     assert waiting.recv(1) == b""
 
 
-def test_whether_it_has_said_anything_takes_nothing_away(status: StatusPipe) -> None:
+def test_whether_it_has_said_anything_takes_nothing_away() -> None:
+    status = StatusPipe()
     assert not status.has_said()
     os.write(status.write_end, b"pid 100\n")
     assert status.has_said()
@@ -112,3 +115,4 @@ def test_whether_it_has_said_anything_takes_nothing_away(status: StatusPipe) -> 
     status.close_write_end()
     assert status.read() is True
     assert status.text == b"pid 100\n"
+    status.close()

@@ -1,7 +1,8 @@
 /* The daemon's word that the command may run: one message through a SOCK_SEQPACKET socket, with
  * the descriptors of all that the daemon made meanwhile: the log and its index, the exit record, the
  * control FIFO, and where the job has a terminal, the FIFO of what is typed there. Until then PID 1
- * does what does not depend on it; the daemon commits the job's record, too, and moves its network in.
+ * does what does not depend on it; the daemon commits the job's record, too, and moves its network in. So that
+ * it need not know of PID 1 from others, that announces itself, and the kernel says who it is.
  * End of file is a refusal: the job was not recorded, or the daemon has died.
  */
 #define _GNU_SOURCE
@@ -25,6 +26,8 @@ static bool take_files(struct msghdr *header, struct plan *plan) {
     return true;
 }
 
+void go_announce(const struct plan *plan) { send(plan->go_fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT); }
+
 void go_wait(struct plan *plan) {
     union {
         char space[CMSG_SPACE(5 * sizeof(int))];
@@ -36,8 +39,9 @@ void go_wait(struct plan *plan) {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control,
     };
     ssize_t got;
-    while ((got = recvmsg(plan->go_fd, &header, MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR)
-        ;
+    do /* ECONNRESET comes once, before the word: the daemon has closed its end, and not read that we are here */
+        got = recvmsg(plan->go_fd, &header, MSG_CMSG_CLOEXEC);
+    while (got < 0 && (errno == EINTR || errno == ECONNRESET));
     if (got < 0)
         fail("go", "");
     if (got == 0)

@@ -226,8 +226,9 @@ void devices_build(void);
 void masks_apply_to_proc(int proc, int empty_fd);
 bool masks_apply_to_sys(int sys, int empty_fd); /* false and errno where something is left uncovered */
 
-/* go.c: returns once the command may run */
-void go_wait(struct plan *plan);
+/* go.c */
+void go_announce(const struct plan *plan);
+void go_wait(struct plan *plan); /* returns once the command may run */
 
 /* network.c */
 bool network_loopback_up(void);

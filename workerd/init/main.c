@@ -97,6 +97,7 @@ _Noreturn void be_init(struct plan *plan, char **arguments) {
     prctl(PR_SET_NAME, "worker-init", 0, 0, 0);
     if (plan->cgroup_fd >= 0)
         close(plan->cgroup_fd);
+    go_announce(plan);
     view_collect(plan);
     enter_namespaces(plan);
     view_build(plan);
