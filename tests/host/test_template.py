@@ -23,7 +23,8 @@ from tests.host.daemon import until
 from tests.host.firststage import namespaces, zygote
 from tests.host.mounthost import Host, MountedOver, sleeps, still
 from tests.host.tracing import OPENAT2, held_after
-from workerd.job import Net
+from workerd.errors import StartFailed
+from workerd.job import Mount, MountKind, Net
 
 FIRST_KEPT = 20
 """the number of the first of five descriptors that the first stage keeps all the time"""
@@ -177,6 +178,24 @@ class TestOfTheHostAlone:
         assert host.ctl("run", "-f", *words, "--", "sh", "-c", look).stdout == b"own\nhere\n"
         assert (own / "file").read_text() == "own\nmore\n"
 
+    def test_all_of_the_host(self, host: Host) -> None:
+        look = "cat /tmp/x/run/place/file; ls -A /tmp/x/proc"
+        for _ in range(2):  # the second time upon another /proc
+            assert host.ctl("run", "-f", "--bind", "/:/tmp/x", "--", "sh", "-c", look).stdout == b"here\n"
+            host.inside("mount", "-t", "proc", "proc", "/proc")
+
+    def test_after_many_long_names(self, host: Host) -> None:
+        """All of them are looked up once more."""
+        deep = host.top
+        for _ in range(12):
+            deep /= "x" * 250
+        deep.mkdir(parents=True)
+        link = host.directory("links") / "deep"
+        link.symlink_to(deep)
+        words = [word for _ in range(200) for word in ("--ro", str(link))]
+        done = host.ctl("run", "-f", *words, "--ro", "/run/place", "true")
+        assert (done.stderr, done.returncode) == (b"", 0)
+
     @pytest.mark.parametrize("directory", ["/dev/shm", "/proc", "/run", "/sys/kernel"])
     def test_the_working_directory(self, host: Host, directory: str) -> None:
         done = host.ctl("run", "-f", "-w", directory, "pwd")
@@ -194,6 +213,12 @@ class TestOfTheHostAlone:
     def test_what_cannot_be_had_is_told(self, host: Host, words: tuple[str, ...], said: bytes) -> None:
         done = host.ctl("run", "-f", *words, "true")
         assert (done.stdout, said in done.stderr) == (b"", True)
+
+    def test_it_is_told_in_the_callers_words(self, host: Host) -> None:
+        link = host.top / "link"
+        link.symlink_to("/dev/null")
+        with pytest.raises(StartFailed, match=f"writable path: {link}: Operation not permitted"):
+            host.run("true", mounts=(Mount(MountKind.RW, str(link)),))
 
 
 def test_what_comes_later_is_withheld_too(host: Host) -> None:
@@ -255,6 +280,96 @@ def left(host: Host) -> int:
 def exchange(one: Path, two: Path) -> None:
     here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     assert ctypes.CDLL(None).renameat2(here, bytes(one), here, bytes(two), swap) == 0
+
+
+ANSWERS_NEVER = """
+import ctypes, os, sys, time
+fuse = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+assert ctypes.CDLL(None).mount(b"fuse", sys.argv[1].encode(), b"fuse", 0, options) == 0
+print("there", flush=True)
+time.sleep(1000)
+"""
+MOUNTS_WHEN_ASKED = """
+import ctypes, fcntl, os, struct, sys
+AUTOFS_IOC_READY = 0x9360
+top, (asked, asks) = sys.argv[1], os.pipe()
+mount = lambda name, place, kind, options: ctypes.CDLL(None).mount(
+    name, place.encode(), kind, 0, options.encode())
+os.setpgrp()
+options = f"fd={asks},pgrp={os.getpgrp()},minproto=5,maxproto=5,indirect"
+assert mount(b"auto", top, b"autofs", options) == 0
+print("there", flush=True)
+directory = os.open(top, os.O_RDONLY)
+packet = os.read(asked, 304)
+token, length = struct.unpack_from("=I", packet, 8)[0], struct.unpack_from("=I", packet, 40)[0]
+place = top + "/" + packet[44:44 + length].decode()
+os.mkdir(place)
+assert mount(b"none", place, b"tmpfs", "mode=755") == 0
+with open(place + "/file", "w") as file:
+    file.write("here\\n")
+fcntl.ioctl(directory, AUTOFS_IOC_READY, token)
+os.read(asked, 304)
+"""
+
+
+@contextlib.contextmanager
+def mounted(host: Host, program: str, place: Path) -> Iterator[None]:
+    """By a program there that serves it."""
+    assert host.process is not None
+    words = ["nsenter", f"--mount=/proc/{host.process.pid}/ns/mnt", sys.executable, "-c", program, str(place)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            if server.stdout.readline() != "there\n":
+                pytest.skip("this kernel does not mount it")
+            yield
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize("host", ["shared"], indirect=True)
+@pytest.mark.parametrize("cwd", ["/", "/dev/shm"])  # the second one is the host's alone
+class TestWhatIsWaitedFor:
+    """While PID 1 looks something up in its copy of the host's mounts."""
+
+    def test_an_unmount_is_not_held_up(self, host: Host, cwd: str) -> None:
+        silent, disk = host.directory("silent"), host.disk()
+        with mounted(host, ANSWERS_NEVER, silent), ThreadPoolExecutor() as pool:
+            host.settled()
+            mounts = (Mount(MountKind.BIND, "/tmp/x", source=f"{silent}/name"),)
+            asking = pool.submit(host.shell, "true", cwd=cwd, mounts=mounts)
+            until(lambda: any("fuse" in waits_for(pid) for pid in in_cgroups(host)))
+            (pid,) = in_cgroups(host)
+            assert f" {disk} " in Path(f"/proc/{pid}/mountinfo").read_text()
+            host.inside("umount", disk)
+            assert f" {disk} " not in Path(f"/proc/{pid}/mountinfo").read_text()
+            os.kill(pid, signal.SIGKILL)
+            asking.exception(30)
+
+    def test_what_is_mounted_for_it_is_there(self, host: Host, cwd: str) -> None:
+        auto = host.directory("auto")
+        with mounted(host, MOUNTS_WHEN_ASKED, auto):
+            host.settled()
+            mounts = (Mount(MountKind.BIND, "/tmp/x", source=f"{auto}/name"),)
+            assert host.shell("cat /tmp/x/file", cwd=cwd, mounts=mounts)[1] == "here\n"
+            host.inside("umount", auto / "name")
+            host.inside("umount", "--lazy", auto)
+
+
+def in_cgroups(host: Host) -> list[int]:
+    """The pids of its jobs' processes."""
+    found = []
+    for procs in host.cgroup.glob("jobs/uid-*/job-*/cgroup.procs"):
+        with contextlib.suppress(OSError):
+            found += [int(pid) for pid in procs.read_text().split()]
+    return found
+
+
+def waits_for(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/wchan").read_text()
+    return ""
 
 
 class TestUnmounted:

@@ -34,6 +34,7 @@
 
 static char withheld[64 << 10]; /* places, each with its NUL */
 static size_t withheld_used;
+static size_t procs; /* at /proc, one upon the other, as the mounts were looked through last */
 
 static bool is_kernel_type(const char *type) {
     static const char *const types[] = {
@@ -70,8 +71,10 @@ static struct host_mount find_run(const struct mount_list *list) {
 static void find_ways_out(struct mount_list *list) {
     struct host_mount run = find_run(list);
     bool is_mount = run.point != NULL && strcmp(run.point, "/run") == 0;
+    procs = 0;
     for (size_t i = 0; i < list->count; i++) {
         struct host_mount *mount = &list->mounts[i];
+        procs += strcmp(mount->point, "/proc") == 0;
         bool leads_out = is_kernel_type(mount->type) || (mount->device == run.device && below(mount->root, run.root));
         mount->leads_out = leads_out && !below(mount->point, "/proc") && !(is_mount && below(mount->point, "/run"));
     }
@@ -239,27 +242,46 @@ const char *hostmounts_withhold_for_clones(void) {
     return with_list((const char *(*const[])(struct mount_list *)){make_bindable, withhold_all, note_places, NULL});
 }
 
-static void hide(const char *path) {
+static bool hide(const char *path) {
     cleanup_fd int target = open_beneath(AT_FDCWD, path, O_PATH, RESOLVE_NO_SYMLINKS);
     struct stat st;
-    if (target < 0 && (errno == ENOENT || errno == ENOTDIR))
-        return;
-    if (target < 0 || fstat(target, &st) < 0)
-        fail("hide", path);
-    cleanup_fd int cover = tree_clone(AT_FDCWD, S_ISDIR(st.st_mode) ? STUB_EMPTY : STUB_NOTHING, 0, "hide");
-    tree_attach(cover, target, "hide", path);
+    if (target < 0)
+        return errno == ENOENT || errno == ENOTDIR;
+    if (fstat(target, &st) < 0)
+        return false;
+    cleanup_fd int cover = tree_copy(AT_FDCWD, S_ISDIR(st.st_mode) ? STUB_EMPTY : STUB_NOTHING, 0);
+    return cover >= 0 && tree_move(cover, target);
 }
 
-void hostmounts_hide(const struct plan *plan) {
+const char *hostmounts_hide(const struct plan *plan) {
     for (size_t i = 0; i < plan->nmounts; i++)
-        if (plan->mounts[i].kind == MOUNT_HIDE)
-            hide(plan->mounts[i].target);
+        if (plan->mounts[i].kind == MOUNT_HIDE && !hide(plan->mounts[i].target))
+            return plan->mounts[i].target;
+    return NULL;
 }
 
-void hostmounts_withhold_places(const char *const places[]) {
-    for (; *places != NULL; places++) {
-        cleanup_fd int fd = open_beneath(AT_FDCWD, *places, O_PATH, RESOLVE_NO_SYMLINKS);
-        if (fd >= 0)
-            tree_withhold(fd);
-    }
+static bool withhold_place(const char *path) {
+    cleanup_fd int fd = open_beneath(AT_FDCWD, path, O_PATH, RESOLVE_NO_SYMLINKS);
+    if (fd < 0)
+        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP;
+    return tree_withhold(fd) || errno == EINVAL; /* no mount */
+}
+
+const char *hostmounts_withhold_places(const char *const places[]) {
+    for (; *places != NULL; places++)
+        if (!withhold_place(*places))
+            return *places;
+    return NULL;
+}
+
+bool hostmounts_withhold_proc(void) {
+    if (procs > 1) /* the place leads to the uppermost alone */
+        return hostmounts_unmount_all("/proc");
+    return withhold_place("/proc");
+}
+
+bool hostmounts_unmount_all(const char *place) {
+    while (umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        ;
+    return errno == EINVAL || errno == ENOENT || errno == ENOTDIR;
 }

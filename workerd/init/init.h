@@ -175,8 +175,10 @@ uint64_t mount_id(int fd);
 const char *hostmounts_withhold(void); /* NULL, or what could not be done, and errno */
 const char *hostmounts_withhold_for_clones(void); /* which are to have what is unbindable on the host */
 bool hostmounts_are_withheld(const char *path); /* whether the host had such a mount there when that was done last */
-void hostmounts_hide(const struct plan *plan);
-void hostmounts_withhold_places(const char *const places[]);
+const char *hostmounts_hide(const struct plan *plan); /* NULL, or what cannot be hidden, and errno */
+const char *hostmounts_withhold_places(const char *const places[]); /* the same; those that are mounts */
+bool hostmounts_withhold_proc(void); /* all that is at /proc, once no path is looked up any more; false and errno */
+bool hostmounts_unmount_all(const char *place); /* false and errno */
 
 /* template.c. False where we cannot be in the host's mount namespace again, or in our network namespace. */
 #define KEPT_FD 20 /* what the first stage keeps lies from here on */
@@ -192,8 +194,8 @@ void template_forget_plan(void);
 bool template_is_made(void); /* in PID 1: whether it has a copy of it */
 int template_changes(void); /* -1, or to be polled for what calls for template_leave */
 void template_take(void); /* in PID 1, first of all */
-void template_take_host(void); /* instead of a copy of it, what the host has */
-int template_proc(void); /* the host's /proc, which that copy has not */
+void template_take_host(void); /* what the host has now, in place of what we had; after a few calls it is never stale */
+int template_proc(void); /* the host's /proc, which a copy of the template has not */
 bool template_was_stale(void); /* whether what was taken since is to be taken again, from the host */
 bool template_unmount_host(void); /* false and errno */
 void template_release(void); /* in PID 1, once all is taken */

@@ -67,7 +67,7 @@ static bool parse_mount(struct plan *plan, enum mount_kind kind, char **values) 
     struct mount_op *op = &plan->mounts[plan->nmounts];
     *op = (struct mount_op){.kind = kind, .tree = -1, .is_dir = kind == MOUNT_TMPFS};
     bool bind = kind == MOUNT_BIND || kind == MOUNT_BIND_RO;
-    op->source = bind ? values[0] : NULL;
+    op->source = values[0];
     op->target = bind ? values[1] : values[0];
     if (kind == MOUNT_TMPFS && !parse_u64(values[1], INT64_MAX, 10, &op->size))
         return false;

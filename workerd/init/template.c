@@ -41,6 +41,7 @@
 #include "init.h"
 
 #define MAX_TRIES 3 /* while the host's mounts change all the time */
+#define MAX_LIVELY 2 /* of PID 1's own copies of them: those that follow the host */
 
 static const char *const left_out[] = {"/proc", "/sys", "/dev", "/run", NULL}; /* /tmp is not: a job may be started from there */
 
@@ -98,12 +99,18 @@ bool template_unmount_host(void) {
 
 /* In place of the host's tree a clone of it, which has not what is withheld. */
 static bool leave_out(void) {
-    hostmounts_withhold_places(left_out);
+    if (hostmounts_withhold_places(left_out) != NULL)
+        return false;
     cleanup_fd int stub = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), tree = tree_copy(AT_FDCWD, "/", AT_RECURSIVE);
     if (stub < 0 || tree < 0 || !template_unmount_host())
         return false;
     cleanup_fd int place = open(STUB_HOST, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return place >= 0 && tree_move(tree, place) && live_in(tree) && fchdir(stub) == 0;
+    if (place < 0 || !tree_move(tree, place) || !live_in(tree))
+        return false;
+    for (const char *const *each = left_out; *each != NULL; each++)
+        if (!hostmounts_unmount_all(*each)) /* what another lay on */
+            return false;
+    return fchdir(stub) == 0;
 }
 
 /* Of a copy of the host's mounts that is our own; NULL, or what could not be done, and errno. */
@@ -167,9 +174,8 @@ bool template_renew(void) {
 
 void template_forget_plan(void) { close_fd_of(&template.witness); }
 
-/* A copy of the host's mounts that is PID 1's own; nothing comes to it any more. */
-static void prepare_own(void) {
-    const char *wrong = build(MS_PRIVATE, hostmounts_withhold);
+static void prepare_own(unsigned long propagation) {
+    const char *wrong = build(propagation, hostmounts_withhold);
     if (wrong != NULL)
         fail("hide", wrong);
 }
@@ -179,21 +185,25 @@ void template_take(void) {
     if (template.proc < 0) /* of `run` */
         template.proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (!template.made)
-        prepare_own();
+        prepare_own(MS_PRIVATE);
 }
 
+/* While paths are looked up in it, it is a slave as the template is: so it holds up no unmount, however long that
+ * takes, and what that has mounted (autofs) is there the next time. The last one hears of nothing. */
 void template_take_host(void) {
-    if (!template.made)
-        return;
+    static int copies;
     template.made = false;
+    close_fd_of(&template.witness);
+    if (copies++ < MAX_LIVELY)
+        template.witness = list_of_host(); /* before the copy that it is to cover */
     if (!go_back() || unshare(CLONE_NEWNS) < 0)
         fail("hide", "the host's mounts");
-    prepare_own();
+    prepare_own(template.witness >= 0 ? MS_SLAVE : MS_PRIVATE);
 }
 
 int template_proc(void) { return template.proc; }
 
-bool template_was_stale(void) { return template.made && has_changed(template.witness); }
+bool template_was_stale(void) { return template.witness >= 0 && has_changed(template.witness); }
 
 void template_release(void) {
     close_fd_of(&template.proc);

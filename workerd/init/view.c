@@ -89,13 +89,15 @@ static bool leads_out(const char *path) {
     return false;
 }
 
-/* Whether what we found at that path is what the host has there. */
+/* Whether what we have at that path is what the host has there. */
 static bool is_the_hosts(const char *path) {
     return !template_is_made() || !(leads_out(path) || hostmounts_are_withheld(path));
 }
 
 static bool may_have(const struct plan *plan, const char *path) {
-    return is_the_hosts(path) && (plan->uid == 0 || !(leads_out(path) || strcmp(path, "/") == 0));
+    if (strcmp(path, "/") == 0) /* with /run, which only the host's has */
+        return plan->uid == 0 && !template_is_made();
+    return is_the_hosts(path) && (plan->uid == 0 || !leads_out(path));
 }
 
 static int open_source(const char *path, bool of_host) {
@@ -124,17 +126,14 @@ static const char *step_of(const struct mount_op *op) {
     return is_bind(op) ? "bind" : op->kind == MOUNT_RO ? "ro" : "rw";
 }
 
-/* As the caller wrote it. */
-static const char *path_of(const struct mount_op *op) { return is_bind(op) ? op->source : op->target; }
-
 static int sources[MAX_MOUNTS], cwd_source = -1; /* opened; -1 where nothing is to be cloned */
 
 /* Opens one source as the caller; the clone is taken later, with PID 1's own rights. */
 static bool open_op(const struct plan *plan, struct mount_op *op, int *fd) {
-    const char *step = step_of(op), *path = path_of(op), *target = op->target;
+    const char *step = step_of(op), *path = op->source, *target = op->target;
     *fd = open_source(path, is_bind(op));
-    if (*fd < 0)
-        return cannot(step, errno, path);
+    if (*fd < 0 || !is_the_hosts(path)) /* the way leads through what only the host has */
+        return cannot(step, *fd < 0 ? errno : EPERM, path);
     const char *found = host_path(*fd, step, path);
     if (found == NULL)
         return false;
@@ -160,8 +159,8 @@ static bool open_cwd(const struct plan *plan) {
     if (plan->rootfs != NULL)
         return true;
     cwd_source = open_beneath(AT_FDCWD, plan->cwd, O_PATH | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
-    if (cwd_source < 0)
-        return cannot("chdir", errno, plan->cwd);
+    if (cwd_source < 0 || !is_the_hosts(plan->cwd))
+        return cannot("chdir", cwd_source < 0 ? errno : EPERM, plan->cwd);
     const char *path = canonical(cwd_source, "chdir", plan->cwd);
     if (path == NULL)
         return false;
@@ -199,65 +198,68 @@ static bool open_all(struct plan *plan) {
     bool opened = open_base(plan) && open_cwd(plan);
     for (size_t i = 0; i < plan->nmounts; i++) {
         struct mount_op *op = &plan->mounts[i];
-        sources[i] = -1;
         if (op->kind != MOUNT_TMPFS && op->kind != MOUNT_HIDE)
             opened = opened && open_op(plan, op, &sources[i]);
     }
     return opened;
 }
 
-static int clone_source(int *fd, bool read_only, const char *step, const char *detail) {
-    int tree = (int)syscall(SYS_open_tree, *fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
-    if (tree < 0) /* EINVAL: withheld, see hostmounts.c */
-        fail_errno(step, errno == EINVAL ? EPERM : errno, detail);
-    tree_set(tree, QUIET | (read_only ? MOUNT_ATTR_RDONLY : 0), 0, true, step, detail);
+static bool clone_source(int *fd, bool read_only, const char *step, const char *detail, int *tree) {
+    *tree = tree_copy(*fd, "", AT_EMPTY_PATH | AT_RECURSIVE);
+    if (*tree < 0) /* EINVAL: withheld, see hostmounts.c, or unmounted meanwhile */
+        return cannot(step, errno == EINVAL ? EPERM : errno, detail);
+    tree_set(*tree, QUIET | (read_only ? MOUNT_ATTR_RDONLY : 0), 0, true, step, detail);
     close_fd_of(fd);
-    return tree;
+    return true;
 }
 
 static void take_root(const struct plan *plan) {
-    root_is_clone = true;
-    if (plan->rootfs != NULL) {
+    const char *wrong = NULL;
+    root_is_clone = plan->rootfs != NULL || !template_is_made();
+    if (plan->rootfs == NULL && root_is_clone)
+        wrong = hostmounts_withhold_places(replaced);
+    if (wrong != NULL)
+        fail("hide", wrong);
+    if (plan->rootfs != NULL)
         root_tree = tree_clone(base_fd, "", AT_EMPTY_PATH | AT_RECURSIVE, "rootfs");
-    } else if (!template_is_made()) {
-        hostmounts_withhold_places(replaced);
+    else if (root_is_clone)
         root_tree = tree_clone(AT_FDCWD, "/", AT_RECURSIVE, "root");
-    } else {
-        root_is_clone = false;
+    else
         root_tree = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (root_tree < 0)
-            fail("root", "/");
-    }
+    if (root_tree < 0)
+        fail("root", "/");
     tree_set(root_tree, QUIET | MOUNT_ATTR_RDONLY, 0, true, "root", "/");
 }
 
-static void clone_all(struct plan *plan) {
-    if (!template_is_made()) /* and no path is looked up on the host from here on */
-        hostmounts_withhold_places((const char *const[]){"/proc", NULL});
-    if (cwd_source >= 0)
-        cwd_op.tree = clone_source(&cwd_source, cwd_op.kind == MOUNT_RO, "chdir", plan->cwd);
-    for (size_t i = 0; i < plan->nmounts; i++) {
+/* No path is looked up on the host from here on. */
+static bool clone_all(struct plan *plan) {
+    if (!template_is_made() && !hostmounts_withhold_proc())
+        fail("hide", "/proc");
+    bool cloned = cwd_source < 0 || clone_source(&cwd_source, cwd_op.kind == MOUNT_RO, "chdir", plan->cwd, &cwd_op.tree);
+    for (size_t i = 0; cloned && i < plan->nmounts; i++) {
         struct mount_op *op = &plan->mounts[i];
         bool read_only = op->kind == MOUNT_RO || op->kind == MOUNT_BIND_RO;
-        if (sources[i] >= 0)
-            op->tree = clone_source(&sources[i], read_only, step_of(op), path_of(op));
+        cloned = sources[i] < 0 || clone_source(&sources[i], read_only, step_of(op), op->source, &op->tree);
     }
-    take_root(plan);
+    if (cloned)
+        take_root(plan);
+    return cloned;
 }
 
 /* False where something could not be had. */
 static bool collect(struct plan *plan) {
-    hostmounts_hide(plan);
+    const char *shown = hostmounts_hide(plan);
+    if (shown != NULL)
+        return cannot("hide", errno, shown);
     as_caller(plan);
     bool opened = open_all(plan);
     as_root();
-    if (opened)
-        clone_all(plan);
-    return opened;
+    return opened && clone_all(plan);
 }
 
-/* As it was before `collect`, but for the targets' names, which lead to the same places. */
+/* As it was before `collect`. */
 static void drop_collected(struct plan *plan) {
+    paths_used = 0;
     close_fd_of(&root_tree);
     close_fd_of(&base_fd);
     close_fd_of(&cwd_source);
@@ -269,12 +271,17 @@ static void drop_collected(struct plan *plan) {
 }
 
 void view_collect(struct plan *plan) {
+    for (size_t i = 0; i < plan->nmounts; i++)
+        sources[i] = -1;
     template_take();
-    if (plan->nfiles > 0) /* they are in the daemon's run-time directory */
+    if (plan->nfiles > 0 && template_is_made()) /* they are in the daemon's run-time directory */
         template_take_host();
     network_collect_files(plan); /* before the daemon's own directories are hidden */
-    while (!collect(plan) || template_was_stale()) {
-        if (!template_is_made())
+    for (;;) {
+        bool collected = collect(plan), stale = template_was_stale();
+        if (collected && !stale)
+            break;
+        if (!stale && !template_is_made()) /* nor has the host what is missing */
             fail_errno(missing.step, missing.number, missing.detail);
         drop_collected(plan);
         template_take_host();
