@@ -66,7 +66,7 @@ static struct host_mount find_run(const struct mount_list *list) {
 }
 
 /* /proc itself is needed a little longer. A /run that is a mount goes with all that is on it, and
- * its own places are refused by name (view.c); on one that is not, as elsewhere, a directory
+ * its own places are refused by name (sources.c); on one that is not, as elsewhere, a directory
  * may be renamed: out of it. */
 static void find_ways_out(struct mount_list *list) {
     struct host_mount run = find_run(list);

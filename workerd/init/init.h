@@ -9,6 +9,7 @@
  *   template.c the mount namespace that a job's is a copy of
  *   stock.c    what of a job's view is made before there is a plan
  *   view.c     what the job sees of the file system
+ *   sources.c  what of that is the host's
  *   hostmounts.c  what of the host's mounts no job may see
  *   mountlist.c  the list of them, and the way to each
  *   devices.c  the job's /dev
@@ -213,9 +214,18 @@ void stock_fit(const struct plan *plan); /* what is not as this one wants it is 
 int stock_take(enum stock_item item, const char *step); /* in PID 1, whose it is */
 int tmpfs_make(uint64_t size, uint64_t attributes, const char **what); /* as /tmp, detached; -1 and errno */
 
+/* sources.c */
+extern const char *const sources_replaced[]; /* places of which the view has its own, and not the host's */
+struct sources {
+    int root;            /* of the view */
+    bool root_is_clone;  /* and detached, so that the host's tree is still there */
+    struct mount_op cwd; /* its tree is -1 where the directory is shown as the rest is */
+};
+void sources_collect(struct plan *plan, struct sources *sources); /* the trees of the plan's mounts, too */
+void sources_release(void); /* once all is in place */
+
 /* view.c */
-void view_collect(struct plan *plan);
-void view_build(struct plan *plan);
+void view_build(struct plan *plan, const struct sources *sources);
 int view_open(const char *path); /* O_PATH, in the new root, no links followed; -1 and errno */
 void view_attach(int tree, const char *path, const char *step);
 void view_tmpfs(enum stock_item item, const char *path);

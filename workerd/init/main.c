@@ -93,14 +93,15 @@ void wipe_arguments(char **argv) {
 
 _Noreturn void be_init(struct plan *plan, char **arguments) {
     static struct output out;
+    struct sources sources;
     int write_ends[2];
     prctl(PR_SET_NAME, "worker-init", 0, 0, 0);
     if (plan->cgroup_fd >= 0)
         close(plan->cgroup_fd);
     go_announce(plan);
-    view_collect(plan);
+    sources_collect(plan, &sources);
     enter_namespaces(plan);
-    view_build(plan);
+    view_build(plan, &sources);
     network_place_files(plan);
     int signals = open_signals(); /* what can fail does so before the command runs */
     bound_for_both(plan);
