@@ -329,16 +329,20 @@ def mounted(host: Host, program: str, place: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("host", ["shared"], indirect=True)
-@pytest.mark.parametrize("cwd", ["/", "/dev/shm"])  # the second one is the host's alone
+@pytest.mark.parametrize(
+    ("cwd", "net"),
+    # the second one is the host's alone, and the last one without the first stage that stays
+    [("/", Net.NONE), ("/dev/shm", Net.NONE), ("/", Net.HOST)],
+)
 class TestWhatIsWaitedFor:
     """While PID 1 looks something up in its copy of the host's mounts."""
 
-    def test_an_unmount_is_not_held_up(self, host: Host, cwd: str) -> None:
+    def test_an_unmount_is_not_held_up(self, host: Host, cwd: str, net: Net) -> None:
         silent, disk = host.directory("silent"), host.disk()
         with mounted(host, ANSWERS_NEVER, silent), ThreadPoolExecutor() as pool:
             host.settled()
             mounts = (Mount(MountKind.BIND, "/tmp/x", source=f"{silent}/name"),)
-            asking = pool.submit(host.shell, "true", cwd=cwd, mounts=mounts)
+            asking = pool.submit(host.shell, "true", cwd=cwd, net=net, mounts=mounts)
             until(lambda: any("fuse" in waits_for(pid) for pid in in_cgroups(host)))
             (pid,) = in_cgroups(host)
             assert f" {disk} " in Path(f"/proc/{pid}/mountinfo").read_text()
@@ -347,12 +351,12 @@ class TestWhatIsWaitedFor:
             os.kill(pid, signal.SIGKILL)
             asking.exception(30)
 
-    def test_what_is_mounted_for_it_is_there(self, host: Host, cwd: str) -> None:
+    def test_what_is_mounted_for_it_is_there(self, host: Host, cwd: str, net: Net) -> None:
         auto = host.directory("auto")
         with mounted(host, MOUNTS_WHEN_ASKED, auto):
             host.settled()
             mounts = (Mount(MountKind.BIND, "/tmp/x", source=f"{auto}/name"),)
-            assert host.shell("cat /tmp/x/file", cwd=cwd, mounts=mounts)[1] == "here\n"
+            assert host.shell("cat /tmp/x/file", cwd=cwd, net=net, mounts=mounts)[1] == "here\n"
             host.inside("umount", auto / "name")
             host.inside("umount", "--lazy", auto)
 

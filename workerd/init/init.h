@@ -188,6 +188,7 @@ bool hostmounts_unmount_all(const char *place); /* false and errno */
 #define STUB_NOTHING "nothing"
 #define STUB_SYS "sys"
 void template_open(void);
+void template_do_without(void); /* instead, where the next one that is cloned has a copy of the host's mounts itself */
 bool template_make(void);
 bool template_leave(void);
 bool template_renew(void); /* for a plan: what is cloned next is a copy of the host's mounts as they are now */

@@ -135,6 +135,7 @@ static int run(int argc, char **argv) {
     if (!protect_from_oom())
         fail("oom_score_adj", "");
     join_keyring();
+    template_do_without();
     pid_t pid = clone_init(&plan, CLONE_NEWIPC | CLONE_NEWUTS | (plan.net == NET_HOST ? 0 : CLONE_NEWNET));
     if (pid < 0)
         fail("clone", "");

@@ -174,31 +174,34 @@ bool template_renew(void) {
 
 void template_forget_plan(void) { close_fd_of(&template.witness); }
 
-static void prepare_own(unsigned long propagation) {
-    const char *wrong = build(propagation, hostmounts_withhold);
+/* While paths are looked up in it, it is a slave as the template is, where the list that covers it is there: so
+ * it holds up no unmount, however long that takes, and what that has mounted (autofs) is there the next time. */
+static void prepare_own(void) {
+    const char *wrong = build(template.witness >= 0 ? MS_SLAVE : MS_PRIVATE, hostmounts_withhold);
     if (wrong != NULL)
         fail("hide", wrong);
 }
 
-void template_take(void) {
-    close_fd_of(&template.changes);
-    if (template.proc < 0) /* of `run` */
-        template.proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (!template.made)
-        prepare_own(MS_PRIVATE);
+void template_do_without(void) {
+    template_open();
+    template.witness = list_of_host();
 }
 
-/* While paths are looked up in it, it is a slave as the template is: so it holds up no unmount, however long that
- * takes, and what that has mounted (autofs) is there the next time. The last one hears of nothing. */
+void template_take(void) {
+    close_fd_of(&template.changes);
+    if (!template.made)
+        prepare_own();
+}
+
 void template_take_host(void) {
     static int copies;
     template.made = false;
     close_fd_of(&template.witness);
-    if (copies++ < MAX_LIVELY)
-        template.witness = list_of_host(); /* before the copy that it is to cover */
+    if (copies++ < MAX_LIVELY) /* the last one hears of nothing */
+        template.witness = list_of_host();
     if (!go_back() || unshare(CLONE_NEWNS) < 0)
         fail("hide", "the host's mounts");
-    prepare_own(template.witness >= 0 ? MS_SLAVE : MS_PRIVATE);
+    prepare_own();
 }
 
 int template_proc(void) { return template.proc; }
