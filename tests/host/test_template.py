@@ -27,7 +27,7 @@ from workerd.errors import StartFailed
 from workerd.job import Mount, MountKind, Net
 
 FIRST_KEPT = 20
-"""the number of the first of five descriptors that the first stage keeps all the time"""
+"""the number of the first of six descriptors that the first stage keeps all the time"""
 SET_ATTRIBUTES = """
 import ctypes, sys
 attributes = (ctypes.c_uint64 * 4)(8)  # MOUNT_ATTR_NOEXEC
@@ -466,7 +466,7 @@ def test_what_is_mounted_later_does_not_come_into_a_running_job(host: Host) -> N
 def test_where_it_cannot_be_made_each_job_prepares_its_own(host: Host) -> None:
     pid = host.settled()
     _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (FIRST_KEPT + 5, most))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (FIRST_KEPT + 6, most))
     host.disk()
     second = host.directory("second")
     host.inside("mount", "-t", "proc", "proc", second)

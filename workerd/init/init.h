@@ -108,6 +108,7 @@ _Noreturn void be_init(struct plan *plan, char **arguments);
 
 /* zygote.c: the exit code; `word` is what called for it, in argv */
 int zygote(char *word);
+void zygote_command_runs(void); /* in PID 1 */
 void zygote_release(void); /* in PID 1, once its plan is carried out */
 
 /* report.c. A step is one word; the daemon makes a sentence of step, errno and detail. */

@@ -112,6 +112,7 @@ _Noreturn void be_init(struct plan *plan, char **arguments) {
     tty_open(plan, write_ends);
     report_starting();
     pid_t command = spawn_command(plan, write_ends);
+    zygote_command_runs();
     if (plan->stdin_fd >= 0)
         close(plan->stdin_fd);
     wipe_arguments(arguments);

@@ -6,7 +6,8 @@
  * cloned as by `run`, and told of through the plan's own status pipe. Nothing is exec'ed
  * for that, and the job takes over fresh network and IPC namespaces in which no other
  * has been: they are made in a pause between two plans, where there is one, with what of its
- * file systems does not depend on its plan (stock.c). We are in the newest job's until then.
+ * file systems does not depend on its plan (stock.c). The pause begins where PID 1 tells that its
+ * command runs: it does not want what that takes any more. We are in the newest job's until then.
  * PID 1's mount namespace is a copy of ours, which is a copy of the host's, prepared for that
  * (template.c): made in the pause after a plan (or the start), or with the next plan, and left as
  * soon as the host's changes. So where no plans come, one change wakes us, and no further one.
@@ -22,6 +23,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -35,11 +37,13 @@
 #define FIRST_FD 5
 #define MAX_FDS 15
 #define MAX_STRINGS 4096
-#define PAUSE_MS 1 /* not while the newest job is being set up: both want the kernel's locks */
+#define PAUSE_MS 20 /* until the newest job's command runs, where that is not told: both want the kernel's locks */
 
 struct header {
     uint32_t words, variables;
 };
+
+static int running = -1; /* eventfd(2): a command of ours runs */
 
 #define PAGES __attribute__((aligned(4096)))
 static char message[128 << 10] PAGES;
@@ -128,6 +132,8 @@ static bool carry_out(size_t length, char *word, bool fresh) {
         return report_refusal("namespaces", errno, ""), true;
     if (!template_renew())
         return report_refusal("mounts", errno, ""), false;
+    eventfd_t earlier;
+    eventfd_read(running, &earlier);
     pid_t pid = clone_init(&plan, CLONE_NEWUTS);
     if (pid != 0)
         stock_clear();
@@ -157,19 +163,29 @@ void zygote_release(void) {
     madvise(strings, sizeof strings, MADV_DONTNEED);
 }
 
+void zygote_command_runs(void) {
+    if (running >= 0)
+        eventfd_write(running, 1);
+    close_fd_of(&running);
+}
+
 /* Until a plan is there, or the end: what the next job takes over is made in a pause, once. False
  * where that cannot be. Nothing wakes us without a cause. */
 static bool await(bool *fresh) {
     for (*fresh = false;;) {
-        struct pollfd fds[2] = {{.fd = SOCKET_FD, .events = POLLIN}, {.fd = template_changes(), .events = POLLPRI}};
-        int seen = poll(fds, 2, *fresh ? -1 : PAUSE_MS);
+        struct pollfd fds[3] = {
+            {.fd = SOCKET_FD, .events = POLLIN},
+            {.fd = template_changes(), .events = POLLPRI},
+            {.fd = *fresh ? -1 : running, .events = POLLIN},
+        };
+        int seen = poll(fds, 3, *fresh ? -1 : PAUSE_MS);
         if (seen < 0 && errno != EINTR)
             return false;
         if (seen > 0 && fds[1].revents != 0 && !template_leave()) /* at once: what was unmounted is free */
             return false;
         if (seen > 0 && fds[0].revents != 0)
             return true;
-        if (seen != 0)
+        if (seen != 0 && fds[2].revents == 0)
             continue;
         if (!make_fresh())
             return false; /* rather than keep what is the newest job's */
@@ -186,6 +202,7 @@ int zygote(char *word) {
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     if (fcntl(SOCKET_FD, F_GETFD) < 0 || fcntl(ENDINGS_FD, F_GETFD) < 0 || !protect_from_oom())
         return 125;
+    running = fd_keep(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     template_open();
     sharedsys_open();
     join_keyring();
