@@ -54,9 +54,11 @@ class StatusPipe:
 
     def has_said(self) -> bool:
         """Whether there was or is anything, be it the end; what is not read yet stays for who waits for it."""
+        if self._text or self.read_end < 0:  # closed: whatever was said has been heard
+            return True
         poll = select.poll()
         poll.register(self.read_end, select.POLLIN)
-        return bool(self._text or poll.poll(0))
+        return bool(poll.poll(0))
 
 
 class Gate:
@@ -92,8 +94,9 @@ class Gate:
             _, control, _, _ = self._ours.recvmsg(1, socket.CMSG_SPACE(UCRED.size), socket.MSG_DONTWAIT)
             for _, kind, data in control:
                 if kind == socket.SCM_CREDENTIALS:
+                    pid = UCRED.unpack(data)[0]
                     self.open(output, runtime)
-                    self.pid = UCRED.unpack(data)[0]
+                    self.pid = pid
 
     def stays_closed(self) -> bool:
         """Whether it was not opened early; then it will not be."""

@@ -34,9 +34,9 @@ static void check_plan(const struct plan *plan, char **argv, int argc) {
     check(strlen(plan->hostname) <= 64 && plan->cwd[0] == '/' && (plan->rootfs == NULL || plan->rootfs[0] == '/'));
     check(plan->argv > argv && plan->argv < argv + argc && strcmp(plan->argv[-1], "--") == 0);
     for (size_t i = 0; i < plan->nmounts; i++) {
-        check_path(plan->mounts[i].target);
-        check(plan->mounts[i].source == NULL || plan->mounts[i].source[0] == '/');
-        check((plan->mounts[i].source != NULL) == (plan->mounts[i].kind == MOUNT_BIND || plan->mounts[i].kind == MOUNT_BIND_RO));
+        const struct mount_op *op = &plan->mounts[i];
+        check_path(op->target);
+        check(op->source[0] == '/' && (op->source == op->target) != (op->kind == MOUNT_BIND || op->kind == MOUNT_BIND_RO));
     }
 }
 

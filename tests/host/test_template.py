@@ -234,7 +234,8 @@ def test_what_comes_later_is_withheld_too(host: Host) -> None:
         host.inside("umount", second)
 
 
-def test_nor_is_it_seen_when_it_comes_at_any_other_moment(host: Host) -> None:
+@pytest.mark.parametrize("net", [Net.NONE, Net.HOST])  # the second one without the first stage that stays
+def test_nor_is_it_seen_when_it_comes_at_any_other_moment(host: Host, net: Net) -> None:
     second, over = host.directory("second"), threading.Event()
     host.settled()
     script = f"for n in 1 2 3 4 5 6 7 8; do mount -t proc proc {second}; umount -l {second}; done"
@@ -246,7 +247,7 @@ def test_nor_is_it_seen_when_it_comes_at_any_other_moment(host: Host) -> None:
     with ThreadPoolExecutor() as pool:
         coming = pool.submit(come_and_go)
         try:
-            seen = {host.shell(f"ls -A {second}")[1] for _ in range(60)}
+            seen = {host.shell(f"ls -A {second}", net=net)[1] for _ in range(60)}
         finally:
             over.set()
         coming.result()

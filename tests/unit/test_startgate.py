@@ -116,3 +116,11 @@ def test_whether_it_has_said_anything_takes_nothing_away() -> None:
     assert status.read() is True
     assert status.text == b"pid 100\n"
     status.close()
+    assert status.has_said()
+
+
+def test_one_that_is_closed_is_asked_in_vain() -> None:
+    """By who is told of the first stage's end in the same turn of the loop."""
+    status = StatusPipe()
+    status.close()
+    assert status.has_said()

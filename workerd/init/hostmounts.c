@@ -235,10 +235,6 @@ static const char *with_list(const char *(*const works[])(struct mount_list *)) 
 }
 
 const char *hostmounts_withhold(void) {
-    return with_list((const char *(*const[])(struct mount_list *)){withhold_all, NULL});
-}
-
-const char *hostmounts_withhold_for_clones(void) {
     return with_list((const char *(*const[])(struct mount_list *)){make_bindable, withhold_all, note_places, NULL});
 }
 

@@ -50,8 +50,8 @@ enum net_mode { NET_NONE, NET_BRIDGE, NET_HOST };
 
 struct mount_op {
     enum mount_kind kind;
-    const char *source; /* bind: as the caller named it */
-    const char *target;
+    const char *source; /* as the caller named it */
+    const char *target; /* the same, or where he wants it; ro and rw: where that leads to, once that is known */
     uint64_t size; /* tmpfs, bytes */
     int tree;      /* a detached clone of the source, until it is attached */
     bool is_dir;
@@ -175,7 +175,6 @@ uint64_t mount_id(int fd);
 
 /* hostmounts.c */
 const char *hostmounts_withhold(void); /* NULL, or what could not be done, and errno */
-const char *hostmounts_withhold_for_clones(void); /* which are to have what is unbindable on the host */
 bool hostmounts_are_withheld(const char *path); /* whether the host had such a mount there when that was done last */
 const char *hostmounts_hide(const struct plan *plan); /* NULL, or what cannot be hidden, and errno */
 const char *hostmounts_withhold_places(const char *const places[]); /* the same; those that are mounts */

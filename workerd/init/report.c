@@ -75,7 +75,7 @@ void report_pid(pid_t pid) {
     char line[32];
     int length = snprintf(line, sizeof line, "pid %d\n", (int)pid);
     if (!write_status(line, (size_t)length))
-        kill(pid, SIGKILL); /* nobody knows of it */
+        kill(pid, SIGKILL); /* nobody may know of it */
 }
 
 /* End of file on the status pipe: the command runs. */

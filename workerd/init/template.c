@@ -114,10 +114,10 @@ static bool leave_out(void) {
 }
 
 /* Of a copy of the host's mounts that is our own; NULL, or what could not be done, and errno. */
-static const char *build(unsigned long propagation, const char *(*withhold)(void)) {
+static const char *build(unsigned long propagation) {
     if (mount(NULL, "/", NULL, MS_REC | propagation, NULL) < 0)
         return "propagation";
-    return stand_on_stub() ? withhold() : "the place of the host's tree";
+    return stand_on_stub() ? hostmounts_withhold() : "the place of the host's tree";
 }
 
 void template_open(void) {
@@ -148,7 +148,7 @@ bool template_make(void) {
     if (template.changes < 0 || template.host < 0 || template.root < 0 || unshare(CLONE_NEWNS) < 0)
         return template_leave();
     template.inside = true;
-    template.made = build(MS_SLAVE, hostmounts_withhold_for_clones) == NULL && leave_out();
+    template.made = build(MS_SLAVE) == NULL && leave_out();
     return template.made ? sharedsys_place() : template_leave();
 }
 
@@ -174,12 +174,15 @@ bool template_renew(void) {
 
 void template_forget_plan(void) { close_fd_of(&template.witness); }
 
-/* While paths are looked up in it, it is a slave as the template is, where the list that covers it is there: so
- * it holds up no unmount, however long that takes, and what that has mounted (autofs) is there the next time. */
-static void prepare_own(void) {
-    const char *wrong = build(template.witness >= 0 ? MS_SLAVE : MS_PRIVATE, hostmounts_withhold);
-    if (wrong != NULL)
+/* A copy of the host's mounts, which we are in, for PID 1 alone. While paths are looked up in it, it is a slave as the
+ * template is, where the list that covers it is there: so it holds up no unmount, however long that takes, and what
+ * that has mounted (autofs) is there the next time. Where it could not be made, it may be a change that is to blame. */
+static bool prepare_own(void) {
+    bool follows = template.witness >= 0;
+    const char *wrong = build(follows ? MS_SLAVE : MS_PRIVATE);
+    if (wrong != NULL && !follows)
         fail("hide", wrong);
+    return wrong == NULL;
 }
 
 void template_do_without(void) {
@@ -189,19 +192,20 @@ void template_do_without(void) {
 
 void template_take(void) {
     close_fd_of(&template.changes);
-    if (!template.made)
-        prepare_own();
+    if (!template.made && !prepare_own())
+        template_take_host();
 }
 
 void template_take_host(void) {
     static int copies;
     template.made = false;
-    close_fd_of(&template.witness);
-    if (copies++ < MAX_LIVELY) /* the last one hears of nothing */
-        template.witness = list_of_host();
-    if (!go_back() || unshare(CLONE_NEWNS) < 0)
-        fail("hide", "the host's mounts");
-    prepare_own();
+    do {
+        close_fd_of(&template.witness);
+        if (copies++ < MAX_LIVELY) /* the last one hears of nothing */
+            template.witness = list_of_host();
+        if (!go_back() || unshare(CLONE_NEWNS) < 0)
+            fail("hide", "the host's mounts");
+    } while (!prepare_own());
 }
 
 int template_proc(void) { return template.proc; }
