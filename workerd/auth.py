@@ -32,6 +32,13 @@ _NGROUPS_MAX = 65_536
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def sender_of_next(sock: socket.socket, flags: int = 0) -> int:
+    """The pid of who sent the next message, of a byte, as the kernel tells it (SCM_CREDENTIALS, unix(7)) of
+    a socket with SO_PASSCRED; 0 where it does not. Raises OSError."""
+    _, control, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(UCRED.size), flags)
+    return next((UCRED.unpack(data)[0] for _, kind, data in control if kind == socket.SCM_CREDENTIALS), 0)
+
+
 class Peer(Struct, frozen=True):
     """`groups` are the supplementary ones, as the kernel sorts them; `gid` need not be
     among them. `pid` is for the log only: it may be somebody else's by now."""

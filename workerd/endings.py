@@ -12,7 +12,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from workerd.auth import UCRED
+from workerd.auth import sender_of_next
 from workerd.sealedprogram import out_of_the_way
 
 
@@ -43,7 +43,4 @@ class Endings:
 
     def _readable(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            _, control, _, _ = self._ours.recvmsg(1, socket.CMSG_SPACE(UCRED.size))
-            for _, kind, data in control:
-                if kind == socket.SCM_CREDENTIALS:
-                    self._told(UCRED.unpack(data)[0])
+            self._told(sender_of_next(self._ours))

@@ -15,7 +15,7 @@ import select
 import socket
 import threading
 
-from workerd.auth import UCRED
+from workerd.auth import sender_of_next
 from workerd.jobfiles import OutputFiles, RuntimeFiles
 
 
@@ -91,12 +91,10 @@ class Gate:
         with self._lock, contextlib.suppress(OSError):
             if not self._early:
                 return  # and what it would hand out may be gone
-            _, control, _, _ = self._ours.recvmsg(1, socket.CMSG_SPACE(UCRED.size), socket.MSG_DONTWAIT)
-            for _, kind, data in control:
-                if kind == socket.SCM_CREDENTIALS:
-                    pid = UCRED.unpack(data)[0]
-                    self.open(output, runtime)
-                    self.pid = pid
+            pid = sender_of_next(self._ours, socket.MSG_DONTWAIT)
+            if pid:
+                self.open(output, runtime)
+                self.pid = pid
 
     def stays_closed(self) -> bool:
         """Whether it was not opened early; then it will not be."""

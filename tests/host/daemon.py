@@ -29,6 +29,14 @@ READY_SECONDS = 30.0
 _numbers = itertools.count(1)
 
 
+def wchan(pid: int) -> str:
+    """Where in the kernel it sleeps (proc_pid_wchan(5)); nothing where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/wchan").read_text()
+    except OSError:
+        return ""
+
+
 class Daemon:
     """Start, stop, kill and start it again; talk to it as root."""
 
@@ -148,6 +156,14 @@ class Daemon:
         if "input" in run:
             del run["stdin"]
         return subprocess.run(command, check=False, **run)
+
+    def processes(self) -> list[int]:
+        """The pids in the jobs' cgroups."""
+        found = []
+        for procs in self.cgroup.glob("jobs/uid-*/job-*/cgroup.procs"):
+            with contextlib.suppress(OSError):
+                found += [int(pid) for pid in procs.read_text().split()]
+        return found
 
     def leftovers(self) -> list[Path]:
         """Of jobs that run or that are not cleared yet: their cgroups and run-time files."""

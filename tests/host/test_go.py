@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.daemon import Daemon, until
+from tests.host.daemon import Daemon, until, wchan
 from tests.host.freezable import FreezableDisk, freezable
 from workerd import errors
 from workerd.job import State
@@ -24,15 +24,6 @@ def disk() -> Iterator[FreezableDisk]:
     """The daemon's state is on it."""
     with freezable(with_state=True) as made:
         yield made
-
-
-def inits(disk: FreezableDisk) -> list[int]:
-    """The pids in the jobs' cgroups."""
-    found = []
-    for procs in disk.cgroup.glob("jobs/uid-*/job-*/cgroup.procs"):
-        with contextlib.suppress(OSError):
-            found += [int(pid) for pid in procs.read_text().split()]
-    return found
 
 
 @contextlib.contextmanager
@@ -49,7 +40,7 @@ def asked_for(disk: FreezableDisk, marker: Path) -> Iterator[list[str]]:
     asking = threading.Thread(target=run)
     asking.start()
     try:
-        until(lambda: any(waits_for_a_word(pid) for pid in inits(disk)), SECONDS)
+        until(lambda: any(waits_for_a_word(pid) for pid in disk.processes()), SECONDS)
         yield ids
     finally:
         disk.thaw()
@@ -58,14 +49,6 @@ def asked_for(disk: FreezableDisk, marker: Path) -> Iterator[list[str]]:
 
 def waits_for_a_word(pid: int) -> bool:
     return "recvmsg" in wchan(pid) or "wait_for_more_packets" in wchan(pid)
-
-
-def wchan(pid: int) -> str:
-    """Where in the kernel it sleeps (proc_pid_wchan(5))."""
-    try:
-        return Path(f"/proc/{pid}/wchan").read_text()
-    except OSError:
-        return ""
 
 
 def test_the_command_runs_once_the_record_is_written(disk: FreezableDisk, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.host.daemon import until
+from tests.host.daemon import until, wchan
 from tests.host.firststage import namespaces, zygote
 from tests.host.mounthost import Host, MountedOver, sleeps, still
 from tests.host.tracing import OPENAT2, held_after
@@ -344,8 +344,8 @@ class TestWhatIsWaitedFor:
             host.settled()
             mounts = (Mount(MountKind.BIND, "/tmp/x", source=f"{silent}/name"),)
             asking = pool.submit(host.shell, "true", cwd=cwd, net=net, mounts=mounts)
-            until(lambda: any("fuse" in waits_for(pid) for pid in in_cgroups(host)))
-            (pid,) = in_cgroups(host)
+            until(lambda: any("fuse" in wchan(pid) for pid in host.processes()))
+            (pid,) = host.processes()
             assert f" {disk} " in Path(f"/proc/{pid}/mountinfo").read_text()
             host.inside("umount", disk)
             assert f" {disk} " not in Path(f"/proc/{pid}/mountinfo").read_text()
@@ -360,21 +360,6 @@ class TestWhatIsWaitedFor:
             assert host.shell("cat /tmp/x/file", cwd=cwd, net=net, mounts=mounts)[1] == "here\n"
             host.inside("umount", auto / "name")
             host.inside("umount", "--lazy", auto)
-
-
-def in_cgroups(host: Host) -> list[int]:
-    """The pids of its jobs' processes."""
-    found = []
-    for procs in host.cgroup.glob("jobs/uid-*/job-*/cgroup.procs"):
-        with contextlib.suppress(OSError):
-            found += [int(pid) for pid in procs.read_text().split()]
-    return found
-
-
-def waits_for(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/wchan").read_text()
-    return ""
 
 
 class TestUnmounted:
