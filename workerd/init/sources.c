@@ -161,8 +161,8 @@ static bool open_cwd(const struct plan *plan, struct mount_op *cwd) {
     bool writable = false;
     if (!keep && !plan->cwd_read_only && !may_write(opened_cwd, &writable))
         return cannot("chdir", errno, plan->cwd);
-    *cwd = (struct mount_op){.kind = writable ? MOUNT_RW : MOUNT_RO, .target = path, .is_dir = true, .tree = -1}; /* a directory below a private /tmp is shown all the same */
-    bool hidden = below(path, "/tmp") || below(path, "/var/tmp");
+    *cwd = (struct mount_op){.kind = writable ? MOUNT_RW : MOUNT_RO, .target = path, .is_dir = true, .tree = -1};
+    bool hidden = below(path, "/tmp") || below(path, "/var/tmp"); /* by a private one, but shown all the same */
     if (keep || !(writable || hidden))
         close_fd_of(&opened_cwd);
     return true;
