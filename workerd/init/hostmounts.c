@@ -235,7 +235,11 @@ static const char *with_list(const char *(*const works[])(struct mount_list *)) 
 }
 
 const char *hostmounts_withhold(void) {
-    return with_list((const char *(*const[])(struct mount_list *)){make_bindable, withhold_all, note_places, NULL});
+    return with_list((const char *(*const[])(struct mount_list *)){make_bindable, withhold_all, NULL});
+}
+
+bool hostmounts_note_withheld(void) {
+    return with_list((const char *(*const[])(struct mount_list *)){note_places, NULL}) == NULL;
 }
 
 static bool hide(const char *path) {

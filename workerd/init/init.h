@@ -175,7 +175,8 @@ uint64_t mount_id(int fd);
 
 /* hostmounts.c */
 const char *hostmounts_withhold(void); /* NULL, or what could not be done, and errno */
-bool hostmounts_are_withheld(const char *path); /* whether the host had such a mount there when that was done last */
+bool hostmounts_note_withheld(void); /* where those are, for what has them no more; false where that is too much */
+bool hostmounts_are_withheld(const char *path); /* whether one was there as they were noted last */
 const char *hostmounts_hide(const struct plan *plan); /* NULL, or what cannot be hidden, and errno */
 const char *hostmounts_withhold_places(const char *const places[]); /* the same; those that are mounts */
 bool hostmounts_withhold_proc(void); /* all that is at /proc, once no path is looked up any more; false and errno */

@@ -148,7 +148,7 @@ bool template_make(void) {
     if (template.changes < 0 || template.host < 0 || template.root < 0 || unshare(CLONE_NEWNS) < 0)
         return template_leave();
     template.inside = true;
-    template.made = build(MS_SLAVE) == NULL && leave_out();
+    template.made = build(MS_SLAVE) == NULL && hostmounts_note_withheld() && leave_out();
     return template.made ? sharedsys_place() : template_leave();
 }
 

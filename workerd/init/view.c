@@ -22,8 +22,7 @@ static size_t own_count;
  * (or of a root tree's) lies beneath it, and the job's list of mounts is its own. */
 static void detach_replaced(void) {
     for (const char *const *place = sources_replaced; *place != NULL; place++)
-        while (umount2(*place, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
-            ;
+        hostmounts_unmount_all(*place);
 }
 
 /* From here on the process lives in the new root, and of the host's tree there is nothing else. */
