@@ -237,27 +237,28 @@ class Connection:
         self._line_end = self._received.find(b"\n", self._searched)
         self._searched = self._line_end if self._line_end >= 0 else len(self._received)
 
-    def take(self) -> int:
-        """Begin the next request that is there; its size, or 0 where there is none any more.
-        What is answered at once leaves with `send_answers`."""
-        newline = self._line_end
-        if newline < 0:
-            return 0
+    def take(self, most: int) -> tuple[int, int]:
+        """Begin up to `most` of the requests that are there; how many, and their bytes. What is
+        answered at once leaves with `send_answers`."""
+        begun = size = 0
         self._outbox.gather()
-        line = bytes(self._received[self._taken : newline])
-        self._taken = self._searched = newline + 1
-        if self._taken == len(self._received) or self._taken > READ_SIZE:
-            self._hold(-self._taken)
-            del self._received[: self._taken]
-            self._searched = self._taken = 0
-        self._search()
-        if len(line) >= protocol.MAX_REQUEST:
-            self._too_large()
-        else:
-            self._take_line(line)
-        if self._line_end < 0 and not self._closed:
+        while begun < most and (newline := self._line_end) >= 0:
+            line = bytes(self._received[self._taken : newline])
+            begun += 1
+            size += len(line) + 1
+            self._taken = self._searched = newline + 1
+            if self._taken == len(self._received) or self._taken > READ_SIZE:
+                self._hold(-self._taken)
+                del self._received[: self._taken]
+                self._searched = self._taken = 0
+            self._search()
+            if len(line) >= protocol.MAX_REQUEST:
+                self._too_large()
+            else:
+                self._take_line(line)
+        if begun and self._line_end < 0 and not self._closed:
             self._partial_is_new()
-        return len(line) + 1
+        return begun, size
 
     def send_answers(self) -> None:
         """What answers there are by now; nothing once it is closed."""

@@ -63,14 +63,17 @@ class Outbox:
     def put(self, line: bytes, fds: tuple[int, ...]) -> bool:
         """Whether so much waits now that it is `crowded`, or `full`."""
         self._queue.append((line, fds))
-        self._count(len(line), len(fds))
+        size = len(line)
+        self._bytes += size
+        self._account.unsent += size
+        self._fds += len(fds)
         if self._gathering:
-            if not self._blocked and self._bytes > _TOGETHER:
+            if self._bytes > _TOGETHER and not self._blocked:
                 self._flush()
         elif not self._blocked and self._turn is None:
             self._turn = self._loop.call_soon(self._end_turn)
             self._flush()
-        return self.crowded or self.full
+        return self._bytes > _CROWDED_BYTES or self._fds > _CROWDED_FDS or self._account.unsent > gate.MAX_UNSENT
 
     def gather(self) -> None:
         """Answers wait from now on for `send`, or until they are enough for one call."""

@@ -34,6 +34,8 @@ nobody stands behind thousands of somebody else's"""
 _ACCEPTED_AT_ONCE = 64
 _TURN_REQUESTS, _TURN_BYTES = 16, 64 << 10
 """taken of one user's before another's turn"""
+_AT_ONCE = 8
+"""requests taken of one connection before another one of its user's"""
 _OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RETRY_SECONDS = 1.0
 """after which accepting is tried again, where no connection was closed before"""
@@ -187,7 +189,8 @@ class Server:
         unsent: list[Connection] = []
         while queue and requests > 0 and size > 0:
             connection = queue.popleft()
-            requests, size = requests - 1, size - connection.take()
+            begun, taken = connection.take(min(requests, _AT_ONCE))
+            requests, size = requests - begun, size - taken
             if connection.has_request:
                 queue.append(connection)
                 unsent.append(connection)
