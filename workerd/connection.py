@@ -181,7 +181,8 @@ class Connection:
         """The usual case made short: one whole request, with nothing before or after it, and
         nobody's turn."""
         self._outbox.gather()
-        self._take_line(line)
+        if (answer := self._take_line(line)) is not None:
+            self._send(answer)
         if self.account.held > gate.MAX_HELD:
             self._wait_for_rest()
         self._outbox.send()
@@ -241,6 +242,7 @@ class Connection:
         """Begin up to `most` of the requests that are there; how many, and their bytes. What is
         answered at once leaves with `send_answers`."""
         begun = size = 0
+        answers: list[bytes] = []
         self._outbox.gather()
         while begun < most and (newline := self._line_end) >= 0:
             line = bytes(self._received[self._taken : newline])
@@ -253,9 +255,12 @@ class Connection:
                 self._searched = self._taken = 0
             self._search()
             if len(line) >= protocol.MAX_REQUEST:
+                self._send(b"".join(answers))
                 self._too_large()
-            else:
-                self._take_line(line)
+            elif (answer := self._take_line(line)) is not None:
+                answers.append(answer)
+        if answers:
+            self._send(b"".join(answers))
         if begun and self._line_end < 0 and not self._closed:
             self._partial_is_new()
         return begun, size
@@ -277,30 +282,30 @@ class Connection:
         self._send(protocol.encode_error(None, error))
         self.close()
 
-    def _take_line(self, line: bytes) -> None:
+    def _take_line(self, line: bytes) -> bytes | None:
+        """As `_begin`, with a batch or a request."""
         if line.startswith(b"{"):
-            self._begin(line, None)
-            return
+            return self._begin(line, None)
         if not line.strip():
-            return
+            return None
         try:
             members = protocol.split_batch(line)
         except RequestError as error:
-            self._send(protocol.encode_error(None, error))
-            return
+            return protocol.encode_error(None, error)
         if members is None:
-            self._begin(line, None)
-            return
+            return self._begin(line, None)
         batch = Batch(len(members), self._send)
         for member in members:
             self._begin(member, batch)
+        return None
 
-    def _begin(self, data: bytes | msgspec.Raw, batch: Batch | None) -> None:
+    def _begin(self, data: bytes | msgspec.Raw, batch: Batch | None) -> bytes | None:
+        """The answer that is there at once, for the caller to send; all others, and those to a
+        batch, are sent when they are there."""
         try:
             request = protocol.decode_request(data)
         except RequestError as error:
-            self.answer(protocol.encode_error(protocol.recover_id(data), error), (), batch)
-            return
+            return _at_once(protocol.encode_error(protocol.recover_id(data), error), batch)
         request_id: protocol.RequestId = None if request.id is msgspec.UNSET else request.id
         notification = request.id is msgspec.UNSET
         try:
@@ -313,25 +318,18 @@ class Connection:
             fds = self._claim(count) if count else ()
         except WorkerError as error:
             self._discard(self._claim(min(len(self._fds), protocol.claimed_fds(request))))
-            self.answer(None if notification else protocol.encode_error(request_id, error), (), batch)
-            return
-        line = None if fds else self._at_once(request.method, params, request_id)
-        if line is None:
-            call = Call(self.peer, params, fds)
-            self._start(request.method, call, request_id, notification, batch, len(data))
-        else:
-            self.answer(None if notification else line, (), batch)
-
-    def _at_once(self, method: str, params: protocol.Params, request_id: protocol.RequestId) -> bytes | None:
-        """The answer that needs nobody to be waited for, and so no task; None where it does."""
-        handler = self._server.quick.get(method)
-        if handler is None:
-            return None
-        try:
-            result = handler(self.peer, params)
-            return None if result is None else protocol.encode_answer(request_id, result)
-        except Exception:
-            return _internal_error(method, request_id)
+            return _at_once(None if notification else protocol.encode_error(request_id, error), batch)
+        handler = None if fds else self._server.quick.get(request.method)
+        if handler is not None:  # nobody may have to be waited for, and then it takes no task
+            try:
+                if (result := handler(self.peer, params)) is not None:
+                    line = protocol.encode_answer(request_id, result)
+                    return _at_once(None if notification else line, batch)
+            except Exception:
+                return _at_once(None if notification else _internal_error(request.method, request_id), batch)
+        call = Call(self.peer, params, fds)
+        self._start(request.method, call, request_id, notification, batch, len(data))
+        return None
 
     def _start(
         self,
@@ -414,6 +412,14 @@ class Connection:
             self.close()
         elif not self._closed:
             self._update_reading()
+
+
+def _at_once(line: bytes | None, batch: Batch | None) -> bytes | None:
+    """As Connection._begin. `line` is None of a notification."""
+    if batch is None:
+        return line
+    batch.add(line)
+    return None
 
 
 def _internal_error(method: str, request_id: protocol.RequestId) -> bytes:

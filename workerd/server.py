@@ -34,6 +34,8 @@ nobody stands behind thousands of somebody else's"""
 _ACCEPTED_AT_ONCE = 64
 _TURN_REQUESTS, _TURN_BYTES = 16, 64 << 10
 """taken of one user's before another's turn"""
+_TURN_ALONE = 64
+"""requests, where no other user has any: before the loop sees to the rest of the world"""
 _AT_ONCE = 8
 """requests taken of one connection before another one of its user's"""
 _OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -176,28 +178,25 @@ class Server:
 
     def _pump(self) -> None:
         """A turn of each user who has requests; then whatever else the loop has to do."""
+        most = _TURN_ALONE if len(self._turns) == 1 else _TURN_REQUESTS
         for uid, queue in tuple(self._turns.items()):
-            self._take_turn(queue)
+            self._take_turn(queue, most)
             if not queue:
                 del self._turns[uid]
         self.idle = not self._turns
         if self._turns:
             self.loop.call_soon(self._pump)
 
-    def _take_turn(self, queue: deque[Connection]) -> None:
-        requests, size = _TURN_REQUESTS, _TURN_BYTES
-        unsent: list[Connection] = []
+    def _take_turn(self, queue: deque[Connection], requests: int) -> None:
+        size = _TURN_BYTES
         while queue and requests > 0 and size > 0:
             connection = queue.popleft()
             begun, taken = connection.take(min(requests, _AT_ONCE))
             requests, size = requests - begun, size - taken
             if connection.has_request:
                 queue.append(connection)
-                unsent.append(connection)
             else:
                 connection.send_answers()
-        for connection in unsent:
-            connection.send_answers()
 
 
 def _not_admitted() -> NotPermitted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import functools
+import json
 import os
 import resource
 import signal
@@ -25,6 +26,7 @@ from workerd.job import JobSpec
 
 ATTACKER, OTHER = 65534, 65533
 STATUS = b'{"jsonrpc":"2.0","id":1,"method":"daemon.info"}\n'
+SLEEP = protocol.RunParams(JobSpec(argv=("/bin/sleep", "1000")), ENV)
 GENEROUS = 1.0
 """seconds for the 99th of 100 answers: the aim is 0.1, and these machines are shared"""
 
@@ -55,6 +57,11 @@ def attacked(daemon: Daemon, attack: Attack) -> Iterator[None]:
         os.close(read_end)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def status_of(job_id: str, number: int = 1) -> bytes:
+    params = protocol.JobParams(job_id)
+    return protocol.encode({"jsonrpc": "2.0", "id": number, "method": "job.status", "params": params})
 
 
 def void(_: object) -> None:
@@ -129,6 +136,25 @@ def pipelined(path: str, ready: Callable[[], None]) -> None:
         for sock in held:
             with contextlib.suppress(BlockingIOError):
                 sock.send(STATUS * 500)
+            with contextlib.suppress(BlockingIOError):
+                sock.recv(1 << 20)
+        rounds += 1
+        if rounds == 3:
+            ready()
+
+
+def answered_at_once(path: str, ready: Callable[[], None]) -> None:
+    """As `pipelined`, of requests that take no task."""
+    with Client(path) as client:
+        asked = status_of(client.call("job.run", SLEEP).id) * 500
+    held = [connect(path) for _ in range(50)]
+    for sock in held:
+        sock.setblocking(False)
+    rounds = 0
+    while True:
+        for sock in held:
+            with contextlib.suppress(BlockingIOError):
+                sock.send(asked)
             with contextlib.suppress(BlockingIOError):
                 sock.recv(1 << 20)
         rounds += 1
@@ -257,6 +283,7 @@ ATTACKS = [
     many_connections,
     byte_a_second,
     pipelined,
+    answered_at_once,
     never_reading,
     fds_on_every_message,
     fds_slow_to_close,
@@ -361,6 +388,23 @@ class TestBounds:
                 received += sock.recv(1 << 20)
         numbers = {int(line.split(b'"id":')[1].split(b",")[0]) for line in received.splitlines()}
         assert numbers == set(range(10_000))
+
+    def test_what_is_answered_at_once_comes_in_order_and_before_a_refusal(self, daemon: Daemon, dial: Dial) -> None:
+        """However many turns they take, and whatever comes between them."""
+        with daemon.client() as client:
+            job_id = client.call("job.run", SLEEP).id
+            one = [status_of(job_id, number) for number in range(400)]
+            between = [b"\n", b"[]\n", b"{\n", b'{"jsonrpc":"2.0","method":"job.status","params":{"id":"%s"}}\n' % job_id.encode()]
+            sock = dial(daemon)
+            sock.settimeout(30)
+            sock.sendall(b"".join([*one[:200], *between, *one[200:], b"a" * protocol.MAX_REQUEST, b"\n"]))
+            received = b""
+            while piece := sock.recv(1 << 20):
+                received += piece
+            client.call("job.kill", protocol.KillParams(job_id))
+        answers = [json.loads(line) for line in received.splitlines()]
+        assert [answer["id"] for answer in answers if "result" in answer] == list(range(400))
+        assert [position for position, answer in enumerate(answers) if "error" in answer] == [200, 201, 402]
 
     def test_when_descriptors_run_out_accepting_waits_and_goes_on(self, dial: Dial) -> None:
         with running() as daemon:
