@@ -62,15 +62,27 @@ class Backlog:
             future.cancel()
         self._committed.clear()
 
-    async def commit(self, job: Job, events: tuple[Entry, ...] = (), *, lingers: bool = False) -> bool:
-        """Commit a changed job; False where that has to wait. `lingers` as StoreThread.change.
-        Raises NoSuchJob."""
+    async def commit(
+        self,
+        job: Job,
+        events: tuple[Entry, ...] = (),
+        *,
+        lingers: bool = False,
+        then: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Commit a changed job; False where that has to wait. `lingers` as StoreThread.change; `then`
+        is called in the store's thread where it is committed by this. Raises NoSuchJob."""
+
+        def after(store: Store) -> None:
+            self._after(store, job)
+            then()
+
         if (older := self._jobs.pop(job.id, None)) is not None:
             events = (*older.events, *events)
         try:
             await self._store.change(
                 lambda store: self._write(store, job, events),
-                lambda store: self._after(store, job),
+                after,
                 lingers=lingers,
             )
         except NoSuchJob:

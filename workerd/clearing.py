@@ -8,6 +8,7 @@ back. What cannot be removed now is tried again with the next one, and when work
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 from collections.abc import Sequence
@@ -28,6 +29,21 @@ class _Remains(NamedTuple):
     files: JobFiles
     gone: asyncio.Future[None] | None
     """None of what was tried before"""
+
+
+class Remains:
+    """Of one dead job: what goes without anybody being waited for goes by `remove`, in any thread."""
+
+    def __init__(self, cgroup: JobCgroup | None, files: JobFiles) -> None:
+        self.are_gone = False
+        self._cgroup, self._files = cgroup, files
+
+    def remove(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._cgroup is not None:
+                self._cgroup.remove()
+            self._files.remove_runtime()
+            self.are_gone = True
 
 
 class Clearing:

@@ -192,14 +192,22 @@ class Registry:
             message = f"cannot record a job: {where}{error.strerror}; free space for workerd's state directory"
             raise Exhausted(message, errno=error.errno) from error
 
-    async def record(self, job: Job, used: Usage | None = None, *, lingers: bool = False) -> bool:
+    async def record(
+        self,
+        job: Job,
+        used: Usage | None = None,
+        *,
+        lingers: bool = False,
+        then: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Commit a changed job, which holds from now on: False where the disk is full or
         fails, and it is committed as soon as that works again. `used` is what its last
-        try had used, where it is to be tried again. Raises NoSuchJob."""
+        try had used, where it is to be tried again; `then` as Backlog.commit. Raises NoSuchJob."""
         events = self._events(self._live.get(job.id), job, used)
         if (older := self._soon.pop(job.id, None)) is not None:
             events = (*older.events, *events)
-        committed = await self._backlog.commit(job, events, lingers=lingers and not self.is_waited_for(job))
+        lingers = lingers and not self.is_waited_for(job)
+        committed = await self._backlog.commit(job, events, lingers=lingers, then=then)
         if job.state is State.FINISHED:
             self._store.sync_soon()
         self._tell(job)
@@ -280,9 +288,9 @@ class Registry:
             )
         return renamed
 
-    async def settle(self, live: Live) -> bool:
+    async def settle(self, live: Live, then: Callable[[], None]) -> bool:
         """Commit a job that is now finished, and tell those who wait for it. False where
-        the commit has to wait (`recorded` tells): until then it stays among the live.
+        the commit has to wait (`recorded` tells): until then it stays among the live. `then` as `record`.
 
         They are told just before the commit begins: should this process be killed before
         it is there, the next one finds the same outcome in the exit record, which stays
@@ -294,7 +302,7 @@ class Registry:
         for waiter in self._waiters.pop(job.id, ()):
             if not waiter.done():
                 waiter.set_result(job)
-        recording = self.record(job, lingers=lingers)
+        recording = self.record(job, lingers=lingers, then=then)
         committed = await asyncio.ensure_future(recording)  # begun behind their answers, in the same turn
         if committed:
             self.discard(job.id)

@@ -20,7 +20,7 @@ import msgspec
 
 from workerd import admission, evidence, jobfiles, launcher, outcome, procfs, restarting, sandbox, trylog
 from workerd.cgroup import CgroupTree
-from workerd.clearing import Clearing
+from workerd.clearing import Clearing, Remains
 from workerd.comingfiles import ComingOutput, ComingRuntime, open_output
 from workerd.errors import StartFailed, WorkerError, as_worker_error
 from workerd.evidence import Account
@@ -350,14 +350,18 @@ class Supervisor:
             return
         live.job = ended
         await self.network.release(ended)  # whoever waits for the end may want its ports
-        committed = await self.registry.settle(live)
+        remains = Remains(live.cgroup, live.files)
+        committed = await self.registry.settle(live, remains.remove)
         if ended.spec.restart.when is not Restart.NEVER:
             _end_log(live)
         self._followers.wake(live.files.index)
-        if committed:
-            await self._clear(live)
-        else:
+        if not committed:
             self._tasks.create_task(self._clear_later(live))
+        elif not remains.are_gone:
+            await self._clear(live)
+        elif live.cgroup is not None:
+            live.cgroup.close()
+            live.cgroup = None
 
     async def _clear_later(self, live: Live) -> None:
         await self.registry.recorded(live.job.id)
