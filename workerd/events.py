@@ -90,11 +90,8 @@ def changes(before: Job | None, after: Job, time: int, used: Usage | None = None
         found.append(_retry(after, time))
     elif after.state is not before.state:
         found.append(_of_state(after, time))
-    if after.spec.name != before.spec.name:
-        was = f"was {before.spec.name}" if before.spec.name else "had no name"
-        found.append(_event(EventKind.RENAMED, after, time, detail=was))
-    if changed := _changed_limits(before, after):
-        found.append(_event(EventKind.UPDATED, after, time, detail=", ".join(changed)))
+    if after.spec is not before.spec:
+        found += _updated(before, after, time)
     return tuple(found)
 
 
@@ -119,7 +116,9 @@ def _ran(before: Job, after: Job) -> bool:
 def _counted(before: Job, after: Job, used: Usage | None, time: int) -> list[Event]:
     """Where it is now above what was told before. The kernel counts from 0 in each try."""
     told, now = counts_of(before.usage), counts_of(used)
-    found = []
+    found: list[Event] = []
+    if now == told:
+        return found
     kinds = ((EventKind.OOM, None), (EventKind.LIMIT, "memory"), (EventKind.LIMIT, "pids"))
     # The limit that was reached comes before the kill that it led to.
     for place in (1, 2, 0):
@@ -156,6 +155,16 @@ def _retry(job: Job, time: int) -> Event:
     )
 
 
+def _updated(before: Job, after: Job, time: int) -> list[Event]:
+    found = []
+    if after.spec.name != before.spec.name:
+        was = f"was {before.spec.name}" if before.spec.name else "had no name"
+        found.append(_event(EventKind.RENAMED, after, time, detail=was))
+    if changed := _changed_limits(before, after):
+        found.append(_event(EventKind.UPDATED, after, time, detail=", ".join(changed)))
+    return found
+
+
 def _changed_limits(before: Job, after: Job) -> list[str]:
     """The names of the fields of the spec's limits, and `timeout`."""
     was, now = before.spec.limits, after.spec.limits
@@ -165,7 +174,7 @@ def _changed_limits(before: Job, after: Job) -> list[str]:
 
 def _event(kind: EventKind, job: Job, time: int, **fields: object) -> Event:
     event = Event(kind, time, id=job.id, uid=job.uid, name=job.spec.name, state=job.state, restarts=job.restarts)
-    return msgspec.structs.replace(event, **fields)
+    return msgspec.structs.replace(event, **fields) if fields else event
 
 
 def _short(text: str | None) -> str | None:

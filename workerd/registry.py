@@ -302,8 +302,8 @@ class Registry:
         for waiter in self._waiters.pop(job.id, ()):
             if not waiter.done():
                 waiter.set_result(job)
-        recording = self.record(job, lingers=lingers, then=then)
-        committed = await asyncio.ensure_future(recording)  # begun behind their answers, in the same turn
+        await asyncio.sleep(0)  # it is begun behind their answers, in the same turn
+        committed = await self.record(job, lingers=lingers, then=then)
         if committed:
             self.discard(job.id)
         return committed
