@@ -1,8 +1,9 @@
 """What is left of a dead job goes: its cgroup, and its run-time files.
 
-The kernel may take its time for a cgroup, so it is done in a thread; and once for all
-jobs that end meanwhile, so that a thousand short jobs are not a thousand ways there and
-back. What cannot be removed now is tried again with the next one, and when workerd starts.
+Of a job that has ended as it should that is a matter of moments, and goes with the commit of its
+end, in the store's thread (`Remains`). Else somebody may have to be killed, and waited for: that
+is done in a thread of its own, once for all jobs that came meanwhile (`Clearing`). What cannot be
+removed then is tried again with the next one, and when workerd starts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _EMPTY_PATIENCE = 3.0
 _TRIES = 3
 
 
-class _Remains(NamedTuple):
+class _Asked(NamedTuple):
     cgroup: JobCgroup | None
     files: JobFiles
     gone: asyncio.Future[None] | None
@@ -32,13 +33,14 @@ class _Remains(NamedTuple):
 
 
 class Remains:
-    """Of one dead job: what goes without anybody being waited for goes by `remove`, in any thread."""
+    """Of one dead job. The cgroup stays its owner's to close."""
 
     def __init__(self, cgroup: JobCgroup | None, files: JobFiles) -> None:
         self.are_gone = False
         self._cgroup, self._files = cgroup, files
 
     def remove(self) -> None:
+        """All of it, where nobody has to be killed or waited for, in any thread; what is left is for Clearing."""
         with contextlib.suppress(OSError):
             if self._cgroup is not None:
                 self._cgroup.remove()
@@ -49,14 +51,14 @@ class Remains:
 class Clearing:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._asked: list[_Remains] = []
-        self._leftovers: list[_Remains] = []
+        self._asked: list[_Asked] = []
+        self._leftovers: list[_Asked] = []
         self._working = False
 
     async def clear(self, cgroup: JobCgroup | None, files: JobFiles) -> None:
         """Returns once it was tried; what remains is in the log, and is tried again."""
         gone = self._loop.create_future()
-        self._asked.append(_Remains(cgroup, files, gone))
+        self._asked.append(_Asked(cgroup, files, gone))
         if not self._working:
             self._begin()
         await gone
@@ -67,7 +69,7 @@ class Clearing:
         self._asked, self._leftovers = [], []
         self._loop.run_in_executor(None, _clear_all, remains).add_done_callback(lambda done: self._done(remains, done))
 
-    def _done(self, remains: Sequence[_Remains], done: asyncio.Future[list[bool]]) -> None:
+    def _done(self, remains: Sequence[_Asked], done: asyncio.Future[list[bool]]) -> None:
         self._working = False
         if self._asked:
             self._begin()
@@ -79,7 +81,7 @@ class Clearing:
                 each.gone.set_result(None)
 
 
-def _clear_all(remains: Sequence[_Remains]) -> list[bool]:
+def _clear_all(remains: Sequence[_Asked]) -> list[bool]:
     return [_clear(each.cgroup, each.files) for each in remains]
 
 

@@ -21,8 +21,10 @@ import pytest
 from workerd import cgrouplimits
 from workerd.cgroup import CgroupTree, JobCgroup, default_root, find_mount
 from workerd.cgrouplimits import CONTROLLERS
+from workerd.clearing import Remains
 from workerd.errors import ConfigError, InvalidParams, MissingController
 from workerd.job import IoLimit, Limits
+from workerd.jobfiles import JobFiles
 
 MOUNT = find_mount()
 UID = 1000
@@ -266,6 +268,27 @@ class TestJobCgroup:
         job.remove()
         job.remove()
         assert tree.scan() == []
+
+    def test_what_is_left_of_a_job_goes_in_order_or_stays(self, job: JobCgroup, start: Start, tmp_path: Path) -> None:
+        """As long as there is a cgroup, the exit record is what tells how the job ended."""
+        (tmp_path / "jobs").mkdir()
+        files = JobFiles(str(tmp_path), str(tmp_path), "job")
+        files.make_runtime()
+        Path(files.exit).touch()
+        process = start(job.path)
+        remains = Remains(job, files)
+        remains.remove()
+        assert not remains.are_gone
+        assert job.path.exists()
+        assert os.path.exists(files.exit)
+        process.kill()
+        process.wait()
+        assert job.wait_empty(10)
+        remains.remove()
+        assert remains.are_gone
+        assert not job.path.exists()
+        assert not os.path.exists(files.runtime)
+        remains.remove()  # and again
 
     def test_a_removed_one_answers_without_errors(self, job: JobCgroup) -> None:
         job.remove()
