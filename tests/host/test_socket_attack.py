@@ -394,7 +394,8 @@ class TestBounds:
         with daemon.client() as client:
             job_id = client.call("job.run", SLEEP).id
             one = [status_of(job_id, number) for number in range(400)]
-            between = [b"\n", b"[]\n", b"{\n", b'{"jsonrpc":"2.0","method":"job.status","params":{"id":"%s"}}\n' % job_id.encode()]
+            notification = b'{"jsonrpc":"2.0","method":"job.status","params":{"id":"%s"}}\n' % job_id.encode()
+            between = [b"\n", b"[]\n", b"{\n", notification]
             sock = dial(daemon)
             sock.settimeout(30)
             sock.sendall(b"".join([*one[:200], *between, *one[200:], b"a" * protocol.MAX_REQUEST, b"\n"]))
