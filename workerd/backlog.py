@@ -68,14 +68,15 @@ class Backlog:
         events: tuple[Entry, ...] = (),
         *,
         lingers: bool = False,
-        then: Callable[[], None] = lambda: None,
+        then: Callable[[], None] | None = None,
     ) -> bool:
         """Commit a changed job; False where that has to wait. `lingers` as StoreThread.change; `then`
         is called in the store's thread where it is committed by this. Raises NoSuchJob."""
 
         def after(store: Store) -> None:
             self._after(store, job)
-            then()
+            if then is not None:
+                then()
 
         if (older := self._jobs.pop(job.id, None)) is not None:
             events = (*older.events, *events)

@@ -198,7 +198,7 @@ class Registry:
         used: Usage | None = None,
         *,
         lingers: bool = False,
-        then: Callable[[], None] = lambda: None,
+        then: Callable[[], None] | None = None,
     ) -> bool:
         """Commit a changed job, which holds from now on: False where the disk is full or
         fails, and it is committed as soon as that works again. `used` is what its last
@@ -288,7 +288,7 @@ class Registry:
             )
         return renamed
 
-    async def settle(self, live: Live, then: Callable[[], None]) -> bool:
+    async def settle(self, live: Live, then: Callable[[], None] | None = None) -> bool:
         """Commit a job that is now finished, and tell those who wait for it. False where
         the commit has to wait (`recorded` tells): until then it stays among the live. `then` as `record`.
 
