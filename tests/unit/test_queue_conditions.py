@@ -70,6 +70,7 @@ def test_an_end_that_another_waits_for_does_not_linger(tmp_path: Path, monkeypat
         first.job = FAILED
         await stage.registry.settle(first)
         await nobodys
+        assert await stage.became.get() == (SECOND, "started")
 
     run_with(tmp_path, body)
 
