@@ -242,9 +242,10 @@ class Connection:
         """Begin up to `most` of the requests that are there; how many, and their bytes. What is
         answered at once leaves with `send_answers`."""
         begun = size = 0
+        too_large = False
         answers: list[bytes] = []
         self._outbox.gather()
-        while begun < most and (newline := self._line_end) >= 0:
+        while begun < most and (newline := self._line_end) >= 0 and not too_large:
             line = bytes(self._received[self._taken : newline])
             begun += 1
             size += len(line) + 1
@@ -254,14 +255,14 @@ class Connection:
                 del self._received[: self._taken]
                 self._searched = self._taken = 0
             self._search()
-            if len(line) >= protocol.MAX_REQUEST:
-                self._send(b"".join(answers))
-                self._too_large()
-            elif (answer := self._take_line(line)) is not None:
+            too_large = len(line) >= protocol.MAX_REQUEST
+            if not too_large and (answer := self._take_line(line)) is not None:
                 answers.append(answer)
         if answers:
             self._send(b"".join(answers))
-        if begun and self._line_end < 0 and not self._closed:
+        if too_large:
+            self._too_large()
+        elif begun and self._line_end < 0 and not self._closed:
             self._partial_is_new()
         return begun, size
 
@@ -319,17 +320,23 @@ class Connection:
         except WorkerError as error:
             self._discard(self._claim(min(len(self._fds), protocol.claimed_fds(request))))
             return _at_once(None if notification else protocol.encode_error(request_id, error), batch)
-        handler = None if fds else self._server.quick.get(request.method)
-        if handler is not None:  # nobody may have to be waited for, and then it takes no task
-            try:
-                if (result := handler(self.peer, params)) is not None:
-                    line = protocol.encode_answer(request_id, result)
-                    return _at_once(None if notification else line, batch)
-            except Exception:
-                return _at_once(None if notification else _internal_error(request.method, request_id), batch)
+        line = None if fds else self._at_hand(request.method, params, request_id)
+        if line is not None:
+            return _at_once(None if notification else line, batch)
         call = Call(self.peer, params, fds)
         self._start(request.method, call, request_id, notification, batch, len(data))
         return None
+
+    def _at_hand(self, method: str, params: protocol.Params, request_id: protocol.RequestId) -> bytes | None:
+        """The answer that needs nobody to be waited for, and so no task; None where it does."""
+        handler = self._server.quick.get(method)
+        if handler is None:
+            return None
+        try:
+            result = handler(self.peer, params)
+            return None if result is None else protocol.encode_answer(request_id, result)
+        except Exception:
+            return _internal_error(method, request_id)
 
     def _start(
         self,

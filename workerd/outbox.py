@@ -63,17 +63,14 @@ class Outbox:
     def put(self, line: bytes, fds: tuple[int, ...]) -> bool:
         """Whether so much waits now that it is `crowded`, or `full`."""
         self._queue.append((line, fds))
-        size = len(line)
-        self._bytes += size
-        self._account.unsent += size
-        self._fds += len(fds)
+        self._count(len(line), len(fds))
         if self._gathering:
-            if self._bytes > _TOGETHER and not self._blocked:
+            if not self._blocked and self._bytes > _TOGETHER:
                 self._flush()
         elif not self._blocked and self._turn is None:
             self._turn = self._loop.call_soon(self._end_turn)
             self._flush()
-        return self._bytes > _CROWDED_BYTES or self._fds > _CROWDED_FDS or self._account.unsent > gate.MAX_UNSENT
+        return self.crowded or self.full
 
     def gather(self) -> None:
         """Answers wait from now on for `send`, or until they are enough for one call."""
