@@ -3,7 +3,7 @@
 Of a job that has ended as it should that is a matter of moments, and goes with the commit of its
 end, in the store's thread (`Remains`). Else somebody may have to be killed, and waited for: that
 is done in a thread of its own, once for all jobs that came meanwhile (`Clearing`). What cannot be
-removed then is tried again with the next one, and when workerd starts.
+removed then is tried again when the next job has ended, and when workerd starts.
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ class Clearing:
         if not self._working:
             self._begin()
         await gone
+
+    def retry(self) -> None:
+        """Of what remained before: somebody may have ended by now."""
+        if self._leftovers and not self._working:
+            self._begin()
 
     def _begin(self) -> None:
         self._working = True

@@ -357,11 +357,10 @@ class Supervisor:
         self._followers.wake(live.files.index)
         if not committed:
             self._tasks.create_task(self._clear_later(live))
-        elif not remains.are_gone:
+        elif remains.are_gone:
+            self._let_go(live)
+        else:
             await self._clear(live)
-        elif live.cgroup is not None:
-            live.cgroup.close()
-            live.cgroup = None
 
     async def _clear_later(self, live: Live) -> None:
         await self.registry.recorded(live.job.id)
@@ -391,6 +390,13 @@ class Supervisor:
         """Remove the job's cgroup and run-time files."""
         cgroup, live.cgroup = live.cgroup, None
         await self._clearing.clear(cgroup, live.files)
+
+    def _let_go(self, live: Live) -> None:
+        """As `_clear`, of a job whose cgroup and files are gone."""
+        cgroup, live.cgroup = live.cgroup, None
+        if cgroup is not None:
+            cgroup.close()
+        self._clearing.retry()
 
     async def clear_stray(self, cgroup: JobCgroup, job_id: str) -> None:
         """Remove a cgroup and run-time files that no live job has."""

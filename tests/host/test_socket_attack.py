@@ -143,10 +143,21 @@ def pipelined(path: str, ready: Callable[[], None]) -> None:
             ready()
 
 
+def own_job(path: str) -> str:
+    """Once what is left of the user's earlier attack is over."""
+    deadline = time.monotonic() + 30
+    while True:
+        with Client(path) as client:
+            try:
+                return str(client.call("job.run", SLEEP).id)
+            except Exhausted:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+
 def answered_at_once(path: str, ready: Callable[[], None]) -> None:
     """As `pipelined`, of requests that take no task."""
-    with Client(path) as client:
-        asked = status_of(client.call("job.run", SLEEP).id) * 500
+    asked = status_of(own_job(path)) * 500
     held = [connect(path) for _ in range(50)]
     for sock in held:
         sock.setblocking(False)
