@@ -18,7 +18,7 @@ from tests.host.daemon import ENV, Daemon
 from workerd import protocol
 from workerd.job import JobSpec
 
-ROUNDS, EACH = 10, 20
+ROUNDS, EACH = 25, 20
 JOBS, IN_FLIGHT = 1000, 32
 BARE, OURS, BWRAP = "bare C loop", "workerd, job.run to exit seen", "bwrap --unshare-all"
 PEERS = {
@@ -47,7 +47,7 @@ def run() -> None:
                 cases[name] = functools.partial(_spawn_each, words)
             else:
                 leave_out(f"{name}: not installed")
-        table = show(f"launch of /bin/true, {ROUNDS * EACH} in a row each", by_turns(cases, ROUNDS), BARE)
+        table = show(f"launch of /bin/true, by turns of {EACH}", by_turns(cases, ROUNDS), BARE)
         goal("launch / bare C loop", ratio(table, OURS), 1.4)
         if BWRAP in cases:
             goal("launch / bwrap", ratio(table, OURS, BWRAP), 0.7)
