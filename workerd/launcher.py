@@ -28,7 +28,7 @@ from workerd.errors import Exhausted, StartFailed, WorkerError
 from workerd.job import Job, Net
 from workerd.retrying import until_possible
 from workerd.sealedprogram import SealedProgram
-from workerd.startgate import Gate, StatusPipe
+from workerd.startgate import TRIES, Gate, StatusPipe
 from workerd.zygote import FIRST_FD, Zygote
 
 log = logging.getLogger("workerd")
@@ -36,8 +36,6 @@ log = logging.getLogger("workerd")
 _PATIENCE, _AVOIDED = 10.0, 60.0
 """seconds that the zygote may take until it says anything of a plan; and, where it took longer
 (a mount of the host's that does not answer, say), that launches have first stages of their own"""
-_TRIES = 8
-"""to watch what was started, where the machine has run out of something: some six seconds"""
 
 
 class Started(NamedTuple):
@@ -140,7 +138,7 @@ class Launcher:
                     pid = gate.pid or startstatus.pid_of(status.text)
                     start_ticks = _start_ticks(pid)  # while it has something to do
                     if not ended:
-                        await self._read(status, until=None)
+                        await status.wait(None)
             finally:
                 if first_stage is not None:
                     await _collect_first_stage(first_stage)
@@ -163,7 +161,7 @@ class Launcher:
             first_stage = self._spawn_entry(entry, status.write_end)
             try:
                 status.close_write_end()
-                await self._read(status, until=None)
+                await status.wait(None)
             finally:
                 await _collect_first_stage(first_stage)
         pid, error = startstatus.parse(status.text, entry.job.id)
@@ -188,7 +186,7 @@ class Launcher:
             if not gate.stays_closed():
                 return None
             if not status.read() and not status.text:
-                await self._read(status, until=b"pid ")
+                await status.wait(b"pid ")
             pid, error = startstatus.parse(status.text, launch.job.id)
             if error is not None:
                 return None  # it will be told with the rest
@@ -249,7 +247,7 @@ class Launcher:
     async def _collect(self, pidfd: int) -> None:
         """A PID 1 that told of its failure is about to exit; nothing else is in it."""
         done = asyncio.Event()
-        await self._add_reader(pidfd, done.set)
+        await until_possible(lambda: self._loop.add_reader(pidfd, done.set), "a failed start cannot be watched", TRIES)
         try:
             await done.wait()
             reap(pidfd)
@@ -302,28 +300,6 @@ class Launcher:
                 raise Exhausted(f"cannot start a process: {error.strerror}") from error
             raise
 
-    async def _read(self, status: StatusPipe, *, until: bytes | None) -> None:
-        """To the end, or until a line that begins so."""
-        done: asyncio.Future[None] = self._loop.create_future()
-
-        def readable() -> None:
-            ended = status.read()
-            seen = until is not None and any(
-                line.startswith(until) and line.endswith(b"\n") for line in status.text.splitlines(keepends=True)
-            )
-            if (ended or seen) and not done.done():
-                done.set_result(None)
-
-        await self._add_reader(status.read_end, readable)
-        try:
-            await done
-        finally:
-            self._loop.remove_reader(status.read_end)
-
-    async def _add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """As the loop's; for want of memory epoll_ctl(2) may fail."""
-        await until_possible(lambda: self._loop.add_reader(fd, callback), "a start cannot be watched", _TRIES)
-
 
 def _kill_untold(launch: Launch, status: StatusPipe, gate: Gate) -> None:
     """Of a first stage that has ended: the PID 1 that it did not tell of, unless that goes already."""
@@ -359,7 +335,7 @@ async def _open_pidfd(pid: int) -> int:
     if not pid:
         return -1
     try:
-        return await until_possible(lambda: os.pidfd_open(pid), f"process {pid} cannot be watched", _TRIES)
+        return await until_possible(lambda: os.pidfd_open(pid), f"process {pid} cannot be watched", TRIES)
     except OSError:
         os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(os.waitpid, pid, procfs.WALL)

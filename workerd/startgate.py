@@ -9,7 +9,9 @@ loop nor for its first stage to have their turn.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -17,14 +19,23 @@ import threading
 
 from workerd.auth import sender_of_next
 from workerd.jobfiles import OutputFiles, RuntimeFiles
+from workerd.retrying import until_possible
+
+TRIES = 8
+"""to watch what was started, where the machine has run out of something: some six seconds"""
 
 
 class StatusPipe:
-    """Both ends close-on-exec."""
+    """Both ends close-on-exec. Once somebody has waited it is watched until its end, or until it is
+    closed: what epoll_ctl(2) did not let go of could not be watched once more."""
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._text = bytearray()
+        self._ended = False
+        self._watching: asyncio.AbstractEventLoop | None = None
+        self._wanted: bytes | None = None
+        self._there: asyncio.Future[None] | None = None
 
     @property
     def text(self) -> bytes:
@@ -39,6 +50,7 @@ class StatusPipe:
     def close(self) -> None:
         """Can be repeated."""
         self.close_write_end()
+        self._let_go()
         if self.read_end >= 0:
             os.close(self.read_end)
             self.read_end = -1
@@ -50,7 +62,37 @@ class StatusPipe:
         except OSError:
             return False  # nothing is there, or not now
         self._text.extend(piece)
-        return not piece
+        self._ended = not piece
+        return self._ended
+
+    async def wait(self, wanted: bytes | None) -> None:
+        """For the end, or a line that begins so; one at a time. Raises OSError where it cannot be watched."""
+        loop = asyncio.get_running_loop()
+        if self._watching is None:
+            watch = functools.partial(loop.add_reader, self.read_end, self._readable)
+            await until_possible(watch, "a start cannot be watched", TRIES)
+            self._watching = loop
+        self._wanted, self._there = wanted, loop.create_future()
+        if self._is_there():
+            self._there.set_result(None)
+        await self._there
+
+    def _readable(self) -> None:
+        if self.read():
+            self._let_go()
+        if self._there is not None and not self._there.done() and self._is_there():
+            self._there.set_result(None)
+
+    def _is_there(self) -> bool:
+        if self._ended or self._wanted is None:
+            return self._ended
+        lines = self.text.splitlines(keepends=True)
+        return any(line.startswith(self._wanted) and line.endswith(b"\n") for line in lines)
+
+    def _let_go(self) -> None:
+        loop, self._watching = self._watching, None
+        if loop is not None:
+            loop.remove_reader(self.read_end)
 
     def has_said(self) -> bool:
         """Whether there was or is anything, be it the end; what is not read yet stays for who waits for it."""

@@ -133,7 +133,7 @@ def byte_a_second(path: str, ready: Callable[[], None]) -> None:
     signal.pause()
 
 
-def pipelined(path: str, ready: Callable[[], None]) -> None:
+def flood(path: str, requests: bytes, ready: Callable[[], None]) -> None:
     """As fast as it goes, and the answers read."""
     held = [connect(path) for _ in range(50)]
     for sock in held:
@@ -142,30 +142,21 @@ def pipelined(path: str, ready: Callable[[], None]) -> None:
     while True:
         for sock in held:
             with contextlib.suppress(BlockingIOError):
-                sock.send(STATUS * 500)
+                sock.send(requests)
             with contextlib.suppress(BlockingIOError):
                 sock.recv(1 << 20)
         rounds += 1
         if rounds == 3:
             ready()
+
+
+def pipelined(path: str, ready: Callable[[], None]) -> None:
+    flood(path, STATUS * 500, ready)
 
 
 def answered_at_once(path: str, ready: Callable[[], None]) -> None:
-    """As `pipelined`, of requests that take no task."""
-    asked = status_of(own_job(path)) * 500
-    held = [connect(path) for _ in range(50)]
-    for sock in held:
-        sock.setblocking(False)
-    rounds = 0
-    while True:
-        for sock in held:
-            with contextlib.suppress(BlockingIOError):
-                sock.send(asked)
-            with contextlib.suppress(BlockingIOError):
-                sock.recv(1 << 20)
-        rounds += 1
-        if rounds == 3:
-            ready()
+    """They take no task."""
+    flood(path, status_of(own_job(path)) * 500, ready)
 
 
 def never_reading(path: str, ready: Callable[[], None]) -> None:

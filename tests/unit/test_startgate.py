@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -117,6 +118,37 @@ def test_whether_it_has_said_anything_takes_nothing_away() -> None:
     assert status.text == b"pid 100\n"
     status.close()
     assert status.has_said()
+
+
+def test_who_waits_twice_has_it_watched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """epoll_ctl(2) that did not let go of it would not take it again."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        add, watched = loop.add_reader, []
+
+        def noted(fd: int, callback: Callable[[], None]) -> None:
+            watched.append(fd)
+            add(fd, callback)
+
+        monkeypatch.setattr(loop, "add_reader", noted)
+        with contextlib.closing(StatusPipe()) as status:
+            told = asyncio.ensure_future(status.wait(b"pid "))
+            os.write(status.write_end, b"pi")
+            await asyncio.sleep(0.02)
+            assert not told.done()
+            os.write(status.write_end, b"d 100\n")
+            await told
+            ended = asyncio.ensure_future(status.wait(None))
+            await asyncio.sleep(0.02)
+            assert not ended.done()
+            status.close_write_end()
+            await ended
+            assert watched == [status.read_end]
+            assert status.text == b"pid 100\n"
+            assert not loop.remove_reader(status.read_end)
+
+    asyncio.run(main())
 
 
 def test_one_that_is_closed_is_asked_in_vain() -> None:
