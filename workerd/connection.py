@@ -306,7 +306,7 @@ class Connection:
         try:
             request = protocol.decode_request(data)
         except RequestError as error:
-            return _at_once(protocol.encode_error(protocol.recover_id(data), error), batch)
+            return _alone(protocol.encode_error(protocol.recover_id(data), error), batch)
         request_id: protocol.RequestId = None if request.id is msgspec.UNSET else request.id
         notification = request.id is msgspec.UNSET
         try:
@@ -319,10 +319,10 @@ class Connection:
             fds = self._claim(count) if count else ()
         except WorkerError as error:
             self._discard(self._claim(min(len(self._fds), protocol.claimed_fds(request))))
-            return _at_once(None if notification else protocol.encode_error(request_id, error), batch)
+            return _alone(None if notification else protocol.encode_error(request_id, error), batch)
         line = None if fds else self._at_hand(request.method, params, request_id)
         if line is not None:
-            return _at_once(None if notification else line, batch)
+            return _alone(None if notification else line, batch)
         call = Call(self.peer, params, fds)
         self._start(request.method, call, request_id, notification, batch, len(data))
         return None
@@ -395,10 +395,8 @@ class Connection:
 
     def answer(self, line: bytes | None, fds: tuple[int, ...], batch: Batch | None) -> None:
         """None: a notification, which gets no answer."""
-        if batch is not None:
-            batch.add(line)
-        elif line is not None:
-            self._send(line, fds)
+        if (alone := _alone(line, batch)) is not None:
+            self._send(alone, fds)
 
     def _send(self, line: bytes, fds: tuple[int, ...] = ()) -> None:
         if self._closed:
@@ -421,8 +419,8 @@ class Connection:
             self._update_reading()
 
 
-def _at_once(line: bytes | None, batch: Batch | None) -> bytes | None:
-    """As Connection._begin. `line` is None of a notification."""
+def _alone(line: bytes | None, batch: Batch | None) -> bytes | None:
+    """What is to be sent of an answer, None of a notification: one to a batch is given to that."""
     if batch is None:
         return line
     batch.add(line)

@@ -50,7 +50,7 @@ class StatusPipe:
     def close(self) -> None:
         """Can be repeated."""
         self.close_write_end()
-        self._let_go()
+        self._unwatch()
         if self.read_end >= 0:
             os.close(self.read_end)
             self.read_end = -1
@@ -79,7 +79,7 @@ class StatusPipe:
 
     def _readable(self) -> None:
         if self.read():
-            self._let_go()
+            self._unwatch()
         if self._there is not None and not self._there.done() and self._is_there():
             self._there.set_result(None)
 
@@ -89,7 +89,7 @@ class StatusPipe:
         lines = self.text.splitlines(keepends=True)
         return any(line.startswith(self._wanted) and line.endswith(b"\n") for line in lines)
 
-    def _let_go(self) -> None:
+    def _unwatch(self) -> None:
         loop, self._watching = self._watching, None
         if loop is not None:
             loop.remove_reader(self.read_end)
